@@ -1,0 +1,71 @@
+"""The base of every stage's `Config`: frozen, strict, light (pydantic only, so that `plan` stays fast)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import RecipeError, nearest
+from pipeline.sources import Source
+
+
+@dataclass(frozen=True)
+class Input:
+    """One artifact that a stage reads.
+
+    `kinds`: what it accepts, as named by the producer's `Config.produces`. `many`: it takes every cell of a matrix.
+    """
+
+    kinds: tuple[str, ...]
+    help: str
+    optional: bool = False
+    many: bool = False
+
+
+class StageConfig(BaseModel):
+    """Values that define what a stage computes; every one of them enters the fingerprint.
+
+    Put a sentence with the unit under each field: `groundup stages` and `--help` show it. A field named `seed` is
+    filled from the recipe. Where and how a stage runs (devices, processes, paths) never belongs here.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    produces: ClassVar[str] = "files"
+    """Kind of the artifact, which consumers name in their `inputs`."""
+    inputs: ClassVar[Mapping[str, Input]] = {}
+    """Role -> what the stage reads under that role; a recipe's `needs` fills it."""
+
+    def sources(self) -> list[Source]:
+        """Return what the stage reads from outside the store; its content enters the fingerprint."""
+        return []
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str) -> Self:
+        """Validate plain values strictly: no unknown key, no conversion of strings to numbers.
+
+        Raises:
+            RecipeError: names the key, the value, the rule and the nearest valid keys. `where` opens the message.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(dict(values)), strict=True)
+        except ValidationError as error:
+            known = list(cls.model_fields)
+            lines = [_explain(problem, known) for problem in error.errors(include_url=False)]
+            raise RecipeError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _explain(problem: Any, known: list[str]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}' ({nearest(str(problem['loc'][0]), known)})"
+    if problem["type"] == "missing":
+        return f"key '{key}' is missing and has no default"
+    rule = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return rule
+    return f"key '{key}' is {json.dumps(problem['input'], default=str)}: {rule[:1].lower()}{rule[1:]}"
