@@ -65,7 +65,7 @@ def _explain(problem: Any, known: list[str]) -> str:
         return f"unknown key '{key}' ({nearest(str(problem['loc'][0]), known)})"
     if problem["type"] == "missing":
         return f"key '{key}' is missing and has no default"
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = str(problem["msg"]).removeprefix("Value error, ")
     if not key:
         return rule
     return f"key '{key}' is {json.dumps(problem['input'], default=str)}: {rule[:1].lower()}{rule[1:]}"

@@ -1,0 +1,1 @@
+"""The stages: machine learning, one folder each. The engine starts them by dotted name."""

@@ -1,0 +1,1 @@
+"""Code that two or more stages use; it imports no stage."""

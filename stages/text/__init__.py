@@ -1,0 +1,1 @@
+"""The text wing: corpus, tokenizer, pretrain, finetune, evaluate."""
