@@ -17,8 +17,8 @@ from pipeline.durable import sha256_file, walk, write_json
 from pipeline.errors import Damaged
 
 RECORD = "record.json"
-UNRECORDED = frozenset({RECORD, "machine.json", "log.txt", ".stat.json"})
-"""Files of an artifact that its manifest leaves out: they tell about the machine, not about the result."""
+CHECKPOINTS = "checkpoints"
+_UNRECORDED = frozenset({RECORD, "machine.json", "log.txt"})
 
 
 class FileEntry(BaseModel):
@@ -129,14 +129,20 @@ def digest(values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def content(directory: Path) -> dict[str, Path]:
+    """Return the files that belong to the artifact in `directory`, by relative name.
+
+    Left out are what tells about the machine and not about the result (log, machine facts), hidden files and checkpoints.
+    """
+    found = {path.relative_to(directory).as_posix(): path for path in walk(directory)}
+    return {
+        name: path for name, path in found.items() if name not in _UNRECORDED and not name.startswith((".", f"{CHECKPOINTS}/"))
+    }
+
+
 def manifest(directory: Path) -> dict[str, FileEntry]:
     """Hash every file that belongs to the artifact in `directory`."""
-    entries = {}
-    for path in walk(directory):
-        name = path.relative_to(directory).as_posix()
-        if name not in UNRECORDED:
-            entries[name] = FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
-    return entries
+    return {name: FileEntry(sha256=sha256_file(path), size=path.stat().st_size) for name, path in content(directory).items()}
 
 
 def differences(directory: Path, record: Record) -> list[str]:

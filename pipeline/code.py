@@ -32,7 +32,7 @@ def _code_identity(stage: str) -> dict[str, str]:
     top = stage.partition(".")[0]
     root = _package_folder(top).parent
     folder = _package_folder(stage)
-    pending = {path for path in folder.rglob("*") if path.is_file() and _is_code(path)}
+    pending = {path for path in folder.rglob("*") if path.is_file() and _is_code(path)} | _files_of_module(stage, root)
     found: dict[Path, str] = {}
     while pending:
         path = pending.pop()

@@ -40,6 +40,13 @@ class StageConfig(BaseModel):
     inputs: ClassVar[Mapping[str, Input]] = {}
     """Role -> what the stage reads under that role; a recipe's `needs` fills it."""
 
+    locations: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something lies; not they but the content found there (`sources`) is part of the identity."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values that enter the fingerprint."""
+        return self.model_dump(mode="json", exclude=set(self.locations))
+
     def sources(self) -> list[Source]:
         """Return what the stage reads from outside the store; its content enters the fingerprint."""
         return []

@@ -15,13 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipeline.artifact import Artifact
+from pipeline.artifact import CHECKPOINTS, Artifact
 from pipeline.durable import write_json
 from pipeline.errors import Interrupted, StageError
 from pipeline.events import EventLog
 from pipeline.section import Section
 
-CHECKPOINTS = "checkpoints"
 RESOLVED = "resolved.json"
 
 

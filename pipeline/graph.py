@@ -37,7 +37,7 @@ def build_graph(recipe: Recipe) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for name in _order(recipe):
         spec = recipe.stages[name]
-        _check_needs(spec, recipe, configs)
+        _check_needs(spec, configs)
         needs = {role: tuple(n for upstream in ups for n in cells[upstream]) for role, ups in spec.needs.items()}
         _check_single(spec, configs[name].inputs, needs)
         for node_name, config in cells[name].items():
@@ -121,7 +121,7 @@ def _order(recipe: Recipe) -> list[str]:
         raise RecipeError(f"{recipe.path}: these stages need each other in a circle: {' -> '.join(error.args[1])}") from None
 
 
-def _check_needs(spec: StageSpec, recipe: Recipe, configs: dict[str, StageConfig]) -> None:
+def _check_needs(spec: StageSpec, configs: dict[str, StageConfig]) -> None:
     inputs = configs[spec.name].inputs
     for role, upstreams in spec.needs.items():
         if role not in inputs:
@@ -130,14 +130,11 @@ def _check_needs(spec: StageSpec, recipe: Recipe, configs: dict[str, StageConfig
             produced = configs[upstream].produces
             if produced not in inputs[role].kinds:
                 wanted = " or ".join(inputs[role].kinds)
-                raise RecipeError(
-                    f"{spec.where}: needs.{role} takes a {wanted}, but '{upstream}' ({recipe.stages[upstream].stage}) makes a {produced}"
-                )
+                raise RecipeError(f"{spec.where}: needs.{role} takes a {wanted}, but '{upstream}' makes a {produced}")
     for role, wanted_input in inputs.items():
         if role not in spec.needs and not wanted_input.optional:
-            raise RecipeError(
-                f"{spec.where} lacks needs.{role} ({wanted_input.help}); name a stage that makes a {' or '.join(wanted_input.kinds)}"
-            )
+            wanted = " or ".join(wanted_input.kinds)
+            raise RecipeError(f"{spec.where} lacks needs.{role} ({wanted_input.help}); name a stage that makes a {wanted}")
 
 
 def _check_single(spec: StageSpec, inputs: Any, needs: dict[str, tuple[str, ...]]) -> None:

@@ -193,9 +193,8 @@ def _mapping(document: Document, path: tuple[str, ...], value: Any) -> dict[str,
 
 def _name(document: Document, path: tuple[str, ...], value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise RecipeError(
-            f"{document.at(*path)}: name {value!r} of '{'.'.join(path)}': use lower-case letters, digits, '-' and '_', as it names a folder"
-        )
+        rule = "use lower-case letters, digits, '-' and '_', as it names a folder"
+        raise RecipeError(f"{document.at(*path)}: '{'.'.join(path)}' has the name {value!r}: {rule}")
     return value
 
 

@@ -16,9 +16,13 @@ from pipeline.errors import DataError
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Files, folders (all files below) and glob patterns on this machine; `~` is expanded."""
+    """Files, folders (all files below) and glob patterns on this machine; `~` is expanded.
+
+    Content and file type count; names count only where `named`, as in the folder of a model.
+    """
 
     patterns: tuple[str, ...]
+    named: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""The sha256 of files, remembered by size, mtime_ns and inode, so that `plan` need not read gigabytes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from pipeline.durable import sha256_file, write_bytes
+
+_SETTLED_SECONDS = 0.1
+"""A file may change twice within one tick of its time stamp: a hash is remembered only of a file older than this."""
+
+
+class HashCache:
+    """Remembers hashes in one JSON file; losing it costs time, never correctness."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._dirty = False
+        self._entries: dict[str, list[int | str]] = {}
+        try:
+            loaded = json.loads(path.read_bytes())
+            self._entries = loaded if isinstance(loaded, dict) else {}
+        except (OSError, ValueError):
+            self._dirty = True
+
+    def sha256(self, path: Path) -> str:
+        """Return the sha256 of the content of `path`, in hex; raises OSError when it cannot be read."""
+        stat = os.stat(path)
+        key = os.path.realpath(path)
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        known = self._entries.get(key)
+        if isinstance(known, list) and known[:3] == state:
+            return str(known[3])
+        found = sha256_file(path)
+        if time.time() - stat.st_mtime > _SETTLED_SECONDS:
+            self._entries[key] = [*state, found]
+            self._dirty = True
+        return found
+
+    def save(self) -> None:
+        """Write what was learned; a store that cannot be written is no reason to fail."""
+        if self._dirty:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(self.path, json.dumps(self._entries).encode())
+                self._dirty = False
+            except OSError:
+                return

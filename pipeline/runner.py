@@ -1,0 +1,158 @@
+"""Runs a plan: each node as soon as all that it needs is there; failures stop their dependants, siblings finish."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from types import FrameType
+from typing import Any
+
+from pipeline.executors import Executor
+from pipeline.job import Outcome, make_job
+from pipeline.plan import Plan, record_adoption
+from pipeline.store import Store
+
+
+@dataclass
+class RunState:
+    """How far a run is; the progress display reads it."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    running: dict[str, float] = field(default_factory=dict)
+    stopped_by: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 or 2 as the first failure says, 130 or 143 interrupted."""
+        if self.stopped_by:
+            return 128 + self.stopped_by
+        codes = [outcome.exit_code for outcome in self.outcomes.values() if outcome.state == "failed"]
+        return codes[0] if codes else 0
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    recipe: str,
+    executor: Executor,
+    *,
+    offline: bool,
+    cores: int,
+    force: set[str],
+    notify: Callable[[RunState], None],
+) -> RunState:
+    """Run what the plan says; every node that ends well is linked under `runs/<recipe>/`.
+
+    Args:
+        plan: from `make_plan`.
+        store: where artifacts go.
+        recipe: name of the recipe.
+        executor: where jobs run.
+        offline: forbids the network.
+        cores: CPU cores for each job.
+        force: nodes that run although they are cached.
+        notify: called several times a second with the state.
+    """
+    state = RunState()
+    order = TopologicalSorter(
+        {name: {n for group in plan[name].node.needs.values() for n in group if n in plan} for name in plan}
+    )
+    order.prepare()
+    futures: dict[Future[Outcome], str] = {}
+    with _StopSignals(state, executor):
+        while order.is_active():
+            for name in order.get_ready():
+                if outcome := _without_running(name, plan, store, recipe, state):
+                    state.outcomes[name] = outcome
+                    order.done(name)
+                else:
+                    job = make_job(plan, name, store, recipe, offline=offline, force=name in force, cores=cores)
+                    state.running[name] = time.time()
+                    futures[executor.submit(job)] = name
+            if futures:
+                _collect(futures, state, order, notify, lambda name: _link(plan, name, store, recipe))
+        executor.shutdown()
+    notify(state)
+    return state
+
+
+def _without_running(name: str, plan: Plan, store: Store, recipe: str, state: RunState) -> Outcome | None:
+    """Settle a node that need not, or cannot, run."""
+    planned = plan[name]
+    upstream = [n for group in planned.node.needs.values() for n in group]
+    failed = [n for n in upstream if n in state.outcomes and state.outcomes[n].state not in ("done", "cached", "adopted")]
+    if failed:
+        return Outcome(state="skipped", message=f"needs {failed[0]}, which {state.outcomes[failed[0]].state}")
+    if state.stopped_by:
+        return Outcome(state="skipped", message="stopped before it began")
+    if planned.state not in ("cached", "adopted"):
+        return None
+    if planned.state == "adopted":
+        record_adoption(planned)
+    _link(plan, name, store, recipe)
+    return Outcome(state=planned.state)
+
+
+def _link(plan: Plan, name: str, store: Store, recipe: str) -> None:
+    planned = plan[name]
+    store.link(recipe, name, store.place(planned.node.stage, planned.fingerprint).final)
+
+
+def _collect(
+    futures: dict[Future[Outcome], str],
+    state: RunState,
+    order: TopologicalSorter[str],
+    notify: Callable[[RunState], None],
+    link: Callable[[str], None],
+) -> None:
+    finished, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
+    for future in finished:
+        name = futures.pop(future)
+        state.running.pop(name)
+        state.outcomes[name] = future.result()
+        if state.outcomes[name].state in ("done", "cached"):
+            link(name)
+        order.done(name)
+    notify(state)
+
+
+class _StopSignals:
+    """While a run lasts, Ctrl-C and SIGTERM ask the jobs to stop; a second one does nothing more, so no state is lost."""
+
+    def __init__(self, state: RunState, executor: Executor) -> None:
+        self._state = state
+        self._executor = executor
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if not self._state.stopped_by:
+            self._state.stopped_by = number
+            threading.Thread(target=self._executor.cancel, daemon=True).start()
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that this process may use, without loading a tensor library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
