@@ -59,7 +59,15 @@ class PackedRows:
     """
 
     def __init__(
-X None:
+        self,
+        store: TokenStore,
+        *,
+        context_length: int,
+        seed: int,
+        bos_id: int,
+        eos_id: int,
+        isolate_documents: bool = True,
+    ) -> None:
         """Prepare rows of `context_length` positions over `store`; raises DataError when it holds no token."""
         if context_length < 2:
             raise DataError(f"context_length is {context_length}: a row needs at least 2 positions")
