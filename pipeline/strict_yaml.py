@@ -15,6 +15,9 @@ import yaml
 from pipeline.errors import RecipeError
 
 Path = tuple[str | int, ...]
+_MAX_DEPTH = 50
+_MAX_NODES = 1_000_000
+"""Anchors can make a short text grow without bound."""
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Document:
     name: str
     values: dict[str, Any]
     lines: dict[Path, int] = field(default_factory=dict)
+    num_nodes: int = 0
 
     def at(self, *path: str | int) -> str:
         """Return `file:line` of the key at `path`, or of its nearest parent."""
@@ -69,6 +73,9 @@ def parse_scalar(text: str) -> Any:
 
 
 def _build(node: yaml.Node, path: Path, document: Document, first_line: int) -> Any:
+    document.num_nodes += 1
+    if len(path) > _MAX_DEPTH or document.num_nodes > _MAX_NODES:
+        raise RecipeError(f"{document.name}: too many values, or an anchor that refers to itself; write them out")
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node)
     if isinstance(node, yaml.SequenceNode):

@@ -1,0 +1,152 @@
+"""Exactly what is stale runs again: a table of edits and what each causes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import CONFIG, WRITE, Project
+
+RECIPE = """
+name: edits
+seed: 1
+stages:
+  a: {stage: toy.write, text: a, file: data.txt}
+  b: {stage: toy.other, needs: {upstream: a}, text: b}
+  c: {stage: toy.write, text: c}
+"""
+
+
+def _replace(path: str, old: str, new: str) -> Callable[[Project], None]:
+    def edit(project: Project) -> None:
+        text = (project.root / path).read_text()
+        assert old in text
+        (project.root / path).write_text(text.replace(old, new))
+
+    return edit
+
+
+def _move_data(project: Project) -> None:
+    (project.root / "data.txt").rename(project.root / "moved.txt")
+    _replace("recipe.yaml", "data.txt", "moved.txt")(project)
+
+
+def _same_size_same_time(project: Project) -> None:
+    """Other content, equal size, restored time stamp: only the inode's change time could tell."""
+    import os
+
+    path = project.root / "data.txt"
+    stat = path.stat()
+    replacement = project.root / "new.txt"
+    replacement.write_text("DATA")
+    os.utime(replacement, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    replacement.rename(path)
+
+
+EDITS: dict[str, tuple[Callable[[Project], None], set[str], str]] = {
+    "nothing": (lambda project: None, set(), ""),
+    "a value in the recipe": (_replace("recipe.yaml", "text: a,", "text: A,"), {"a", "b"}, 'text: "a" -> "A"'),
+    "a default": (_replace("toy/write/config.py", "size: int = 3", "size: int = 4"), {"a", "b", "c"}, "size: 3 -> 4"),
+    "a comment in code": (_replace("toy/write/run.py", "def run", "# why\ndef run"), set(), ""),
+    "a docstring and white space": (_replace("toy/write/run.py", "context):", 'context):\n    "It writes."\n'), set(), ""),
+    "code": (_replace("toy/other/run.py", '"length"', '"size"'), {"b"}, "code: toy/other/run.py was changed"),
+    "code of an imported module": (_replace("toy/helper.py", "1", "2"), {"b"}, "code: toy/helper.py was changed"),
+    "content at the same path": (_replace("data.txt", "data", "more data"), {"a", "b"}, "source: the content of the files"),
+    "content, same size and time": (_same_size_same_time, {"a", "b"}, "source: the content of the files"),
+    "a data file renamed": (_move_data, set(), ""),
+    "the seed": (_replace("recipe.yaml", "seed: 1", "seed: 2"), {"a", "b", "c"}, "seed: 1 -> 2"),
+    "launch settings": (_replace("recipe.yaml", "text: c", "text: c, launch: {threads: 1, gpus: 0}"), set(), ""),
+    "the name of the recipe": (_replace("recipe.yaml", "name: edits", "name: renamed"), set(), ""),
+    "the name of a stage": (_replace("recipe.yaml", "  c: {", "  renamed: {"), set(), ""),
+    "a stage that nobody needs": (_replace("recipe.yaml", "  c:", "  x: {stage: toy.write, text: x}\n  c:"), {"x"}, "text"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose recipe was run once."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.recipe(RECIPE)
+    (project.root / "data.txt").write_text("data")
+    project.stage("other", "from toy.helper import NUMBER\n" + _dedented(WRITE))
+    (project.root / "toy" / "helper.py").write_text("NUMBER = 1\n")
+    project.groundup("run", "recipe.yaml")
+    return project
+
+
+def _dedented(text: str) -> str:
+    import textwrap
+
+    return textwrap.dedent(text)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_makes_exactly_these_stages_run(name: str, finished: Project, tmp_path: Path) -> None:
+    edit, stale, cause = EDITS[name]
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    project = Project.__new__(Project)
+    project.root, project.environment = tmp_path / "copy", finished.environment
+    edit(project)
+    plan = json.loads(project.groundup("plan", "recipe.yaml", "--json"))
+    assert {row["name"] for row in plan if row["state"] != "cached"} == stale
+    causes = [text for row in plan for text in row["causes"]]
+    assert any(cause in text for text in causes) or not stale, causes
+
+
+def test_the_seed_counts_only_where_the_config_declares_one(project: Project) -> None:
+    project.stage("seedless", WRITE, CONFIG.replace("        seed: int = 0\n", ""))
+    project.recipe("name: r\nseed: 1\nstages:\n  a: {stage: toy.seedless, text: a}\n")
+    project.groundup("run", "recipe.yaml")
+    project.recipe("name: r\nseed: 2\nstages:\n  a: {stage: toy.seedless, text: a}\n")
+    assert "nothing to run" in project.groundup("plan", "recipe.yaml")
+
+
+def test_an_upstream_change_names_the_input(finished: Project) -> None:
+    plan = json.loads(finished.groundup("plan", "recipe.yaml", "stages.a.text=other", "--json"))
+    (b,) = [row for row in plan if row["name"] == "b"]
+    assert b["causes"][0].startswith("input upstream: ")
+
+
+def test_only_limits_the_plan_to_a_stage_and_what_it_lacks(finished: Project) -> None:
+    plan = json.loads(finished.groundup("plan", "recipe.yaml", "--only", "b", "--json"))
+    assert [row["name"] for row in plan] == ["a", "b"]
+
+
+def test_two_recipes_share_artifacts(chain: Project) -> None:
+    chain.groundup("run", "recipe.yaml")
+    chain.ran()
+    chain.recipe((chain.root / "recipe.yaml").read_text().replace("name: diamond", "name: other"), "other.yaml")
+    chain.groundup("run", "other.yaml")
+    assert chain.ran() == []
+    assert (chain.root / "runs/other/d/out.txt").read_text() == "dbaca"
+
+
+def test_keep_adopts_an_artifact_that_differs_in_code_only_and_writes_it_down(chain: Project) -> None:
+    chain.groundup("run", "recipe.yaml")
+    _replace("toy/write/run.py", '"length"', '"size"')(chain)
+    chain.ran()
+    chain.groundup("run", "recipe.yaml", "--keep", "a", "--keep", "b", "--keep", "c", "--keep", "d")
+    assert chain.ran() == []
+    record = json.loads(chain.groundup("show", "runs/diamond/a", "--json"))
+    (adoption,) = record["adopted"]
+    assert adoption["code_before"] != adoption["code_after"]
+    plan = json.loads(chain.groundup("plan", "recipe.yaml", "--json"))
+    assert [row["state"] for row in plan] == ["adopted"] * 4, "the adoption holds without the flag"
+    assert "kept" in (chain.root / "runs/diamond/report.html").read_text().lower()
+
+
+def test_keep_refuses_when_more_than_code_differs(chain: Project) -> None:
+    chain.groundup("run", "recipe.yaml")
+    told = chain.groundup("run", "recipe.yaml", "stages.a.size=9", "--keep", "a", code=2)
+    assert "size: 3 -> 9" in told
+
+
+def test_force_runs_a_cached_stage_again(chain: Project) -> None:
+    chain.groundup("run", "recipe.yaml")
+    chain.ran()
+    chain.groundup("run", "recipe.yaml", "--force", "a")
+    assert chain.ran() == ["a"]
