@@ -27,7 +27,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#3d8fc4", "#5
 """Blue, vermilion, green, purple, ochre, sky, grey: in this order in every chart."""
 
 INK, MUTED, GRID = "#24292f", "#57606a", "#e4e7eb"
-WIDTH, HEIGHT = 7.2, 3.6
+WIDTH, HEIGHT = 6.4, 3.4
 """Size of a chart in inches of 72 points: two columns of text wide."""
 
 STYLE: dict[str, Any] = {
@@ -189,7 +189,7 @@ def histogram(
 
 
 def readable(value: float) -> str:
-    """Return `value` for people: four significant digits, a thin space between thousands."""
+    """Return `value` for people: four significant digits, commas between thousands."""
     if not math.isfinite(value):
         return str(value)
     if value != 0 and not 1e-4 <= abs(value) < 1e15:
@@ -198,7 +198,7 @@ def readable(value: float) -> str:
     decimals = 0 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{decimals}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
-    return text.replace(",", "\u2009").replace("-", "−")
+    return text.replace("-", "−")
 
 
 @contextmanager

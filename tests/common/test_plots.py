@@ -81,10 +81,10 @@ def test_names_out_of_data_are_text_and_not_formulas_nor_markup(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (1234567, "1 234 567"), (0.00012345, "0.0001234"), (2.0, "2"), (-3.14159, "−3.142"), (1e-7, "1e−7"), (100, "100")],
+    [(0, "0"), (1234567, "1,234,567"), (0.00012345, "0.0001234"), (2.0, "2"), (-3.14159, "−3.142"), (1e-7, "1e−7"), (100, "100")],
 )
 def test_numbers_are_written_for_people(value, text):
-    assert plots.readable(value).replace("\u2009", " ") == text
+    assert plots.readable(value) == text
 
 
 def test_names_at_the_edge_keep_their_distance_and_their_order():

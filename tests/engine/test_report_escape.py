@@ -137,11 +137,9 @@ def plain(tmp_path_factory):
     return Tags(page).tags, blocks(markdown)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.text(st.characters(codec="utf-8", exclude_characters="/\0@"), min_size=1, max_size=40).filter(lambda text: text.strip())
-)
-@example(HOSTILE.replace("/", "∕").replace("\x00", ""))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\n@"), max_size=40))  # a blank line ends a paragraph, @ a name
+@example(HOSTILE)
 def test_a_report_has_the_same_elements_whatever_its_texts_say(plain, text):
     with tempfile.TemporaryDirectory() as folder:
         page, markdown = hostile_report(Path(folder), f"w{text}w")

@@ -1,0 +1,284 @@
+"""The report of a recipe: complete, self-contained, the same bytes each time, and honest about what is missing."""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.artifact import Adoption, FileEntry
+from pipeline.report import ReportNode, build_report
+from pipeline.report import numbers as formats
+from pipeline.report.collect import MAX_FIGURE_BYTES, in_order, proved
+from pipeline.report.page import STYLE, policy
+from tests.engine.report_samples import SVG, everything, hostile_report, make_artifact
+
+RECIPE = "# What it is for,\n# in two lines.\nname: tiny\nstages: {}\n"
+
+
+def report(*nodes, command="groundup run tiny.yaml"):
+    return build_report("tiny", nodes, recipe_text=RECIPE, command=command)
+
+
+def text_of(page):
+    """All text that the page shows, in order, blanks as they are."""
+    parts = []
+    parser = HTMLParser()
+    parser.handle_data = parts.append
+    parser.feed(page.split("</style>")[1])
+    return "".join(parts)
+
+
+def elements(page):
+    found = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: found.append((tag, dict(attrs)))
+    parser.feed(page)
+    return found
+
+
+@pytest.fixture
+def node(tmp_path):
+    artifact = make_artifact(tmp_path / "pretrain", everything("word"))
+    machine = {"host": "my-host", "processor": "a CPU", "wall_seconds": 252.0, "cpu_seconds": 500.5, "peak_memory_gib": 1.5}
+    return ReportNode("pretrain", status="ran", artifact=artifact, causes=["pretrain.depth: 4 -> 6"], machine=machine)
+
+
+def test_the_same_artifacts_give_the_same_bytes(tmp_path):
+    assert hostile_report(tmp_path / "a", "x") == hostile_report(tmp_path / "b", "x")
+
+
+def test_the_page_allows_only_its_own_style_and_embedded_pictures(node):
+    page, _ = report(node)
+    (content,) = [attrs["content"] for tag, attrs in elements(page) if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert content == policy()
+    assert content.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in content
+    assert page.count("<style>") == 1
+    assert not [tag for tag, attrs in elements(page) if "style" in attrs or tag in {"script", "link", "iframe", "object"}]
+
+
+def test_the_page_loads_nothing_from_outside(node):
+    page, _ = report(node)
+    addresses = [attrs[key] for _, attrs in elements(page) for key in ("src", "href", "srcset", "action") if key in attrs]
+    assert addresses
+    assert all(address.startswith(("#", "data:image/svg+xml;base64,")) for address in addresses)
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+
+
+def test_every_link_of_the_page_has_its_target_and_every_id_is_used_once(node):
+    page, _ = report(node, ReportNode("pretrain@a", needs=["pretrain"]), ReportNode("pretrain a", needs=["gone"]))
+    ids = [attrs["id"] for _, attrs in elements(page) if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["href"][1:] for tag, attrs in elements(page) if tag == "a"} <= set(ids)
+
+
+def test_the_page_can_be_read_aloud(node):
+    page, _ = report(node)
+    found = elements(page)
+    assert ("html", {"lang": "en"}) in found
+    levels = [int(tag[1]) for tag, _ in found if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(attrs.get("alt") for tag, attrs in found if tag == "img")
+    assert all(attrs.get("scope") for tag, attrs in found if tag == "th")
+    assert all(attrs.get("tabindex") == "0" for _, attrs in found if attrs.get("class") == "scroll")
+
+
+def test_both_forms_tell_the_recipe_its_command_and_its_figures(node):
+    for text in (text_of(report(node)[0]), report(node)[1].replace("\\", "")):
+        assert "What it is for, in two lines." in text
+        assert "groundup run tiny.yaml" in text
+        assert "stages: {}" in text
+        assert "4 min 12 s" in text
+        assert "1.50 GiB" in text
+        assert "1,234,567" in text
+        assert "1.25 to 1.75" in text
+        assert "lower" in text
+        assert "pretrain.depth: 4 -" in text
+
+
+def test_exact_values_stand_in_the_details(node):
+    for text in (text_of(report(node)[0]), report(node)[1].replace("\\", "")):
+        assert node.artifact.fingerprint in text
+        assert "0.1234567890123" in text
+        assert "figures/a.svg" in text
+        assert node.artifact.record.files["figures/a.svg"].sha256[:12] in text
+
+
+def test_the_name_of_the_host_is_not_published(node):
+    for text in report(node):
+        assert "a CPU" in text
+        assert "my-host" not in text
+
+
+def test_a_figure_that_is_missing_changed_or_outside_is_named_and_not_shown(tmp_path):
+    def fill(context):
+        for name in ("good", "gone", "changed", "link"):
+            (context.figures / f"{name}.svg").write_bytes(SVG)
+            context.section.figure(f"figures/{name}.svg", name)
+        (tmp_path / "secret.svg").write_text("secret")
+        context.section.figure("figures/../../secret.svg", "outside")
+        context.section.figure(str(tmp_path / "secret.svg"), "absolute")
+        context.section.figure("metrics.json", "no picture")
+
+    artifact = make_artifact(tmp_path / "stage", fill)
+    (artifact / "figures/gone.svg").unlink()
+    (artifact / "figures/changed.svg").write_bytes(SVG + b" ")
+    os.remove(artifact / "figures/link.svg")
+    os.symlink(tmp_path / "secret.svg", artifact / "figures/link.svg")
+    page, markdown = report(ReportNode("stage", status="ran", artifact=artifact))
+    assert page.count("<img") == markdown.count("![") == 1
+    assert "c2VjcmV0" not in page  # "secret" in base64
+    text = text_of(page)
+    assert text.count("is not a file of this artifact") == 2
+    assert text.count("was changed after it was made") == 2
+    assert "cannot be read (No such file or directory)" in text
+    assert "is neither SVG nor PNG" in text
+
+
+def test_a_record_that_lists_a_file_outside_does_not_open_it(tmp_path):
+    artifact = make_artifact(tmp_path / "stage", everything("word"))
+    (tmp_path / "secret.svg").write_bytes(SVG)
+    entry = FileEntry(sha256=artifact.record.files["figures/a.svg"].sha256, size=len(SVG))
+    artifact.record.files["../secret.svg"] = entry
+    assert proved(artifact, "../secret.svg", 1000) == (b"", "is not a file of this artifact")
+
+
+def test_a_figure_that_is_too_large_is_left_out(tmp_path):
+    def fill(context):
+        (context.figures / "a.svg").write_bytes(b" " * (MAX_FIGURE_BYTES + 1))
+        context.section.figure("figures/a.svg", "large")
+
+    page, _ = report(ReportNode("stage", artifact=make_artifact(tmp_path / "stage", fill)))
+    assert "is too large to show here" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "[]",
+        "{",
+        '{"blocks": 3, "title": null, "idea": 5}',
+        '{"blocks": [null, 5, {"kind": "video"}, {"kind": "table", "columns": ["a"], "rows": [[1, 2]]}, {"kind": "text"}]}',
+        "[" * 100_000,
+    ],
+)
+def test_a_section_that_makes_no_sense_becomes_a_note(tmp_path, section):
+    artifact = make_artifact(tmp_path / "stage", lambda context: None)
+    (artifact / "section.json").write_text(section)
+    entry = FileEntry(sha256=hashlib.sha256(section.encode()).hexdigest(), size=len(section))
+    artifact.record.files["section.json"] = entry
+    artifact.record.metrics.extend([{"name": 5}, {"name": "a", "value": "high", "unit": "1"}])
+    page, markdown = report(ReportNode("stage", status="ran", artifact=artifact))
+    assert text_of(page).count("cannot be") >= 2
+    assert "cannot be" in markdown
+
+
+def test_failed_and_missing_stages_are_told_at_the_top_and_in_their_place():
+    failed = ReportNode("corpus", status="failed", causes=["corpus: file a.txt is empty; name another."])
+    page, markdown = report(failed, ReportNode("tokenizer", needs=["corpus"]))
+    for text in (text_of(page), markdown):
+        assert "2 stages: 1 failed, 1 missing." in text.replace("\\", "")
+        assert "corpus failed" in text
+        assert "file a.txt is empty" in text
+        assert "There is no artifact of this stage yet." in text
+
+
+def test_an_adoption_is_told_at_the_top_in_its_place_and_in_the_details(node):
+    adoption = Adoption(fingerprint="f" * 64, code_before="before" * 4, code_after="after" * 4, time="2026-01-01T00:00:00Z")
+    node.artifact.record = node.artifact.record.model_copy(update={"adopted": [adoption]})
+    for text in (text_of(report(node)[0]), report(node)[1].replace("\\", "")):
+        assert "pretrain was adopted" in text
+        assert "Adopted on 2026-01-01T00:00:00Z" in text
+        assert "before" * 4 in text
+
+
+def test_stages_stand_after_what_they_need_and_else_in_the_order_given():
+    nodes = [ReportNode("c", needs=["b"]), ReportNode("z"), ReportNode("b", needs=["a", "not in the recipe"]), ReportNode("a")]
+    assert [node.name for node in in_order(nodes)] == ["z", "a", "b", "c"]
+
+
+def test_headlines_are_what_stages_marked_else_what_was_tested(tmp_path):
+    def fill(marked):
+        def run(context):
+            context.metric("loss", 3.0, unit="nat/token", higher_is_better=False, n=1, split="train")
+            context.metric("quality", 2.0, unit="1", higher_is_better=True, n=1, split="test")
+            context.metric("special", 1.0, unit="1", higher_is_better=None, n=1, **({"headline": True} if marked else {}))
+
+        return run
+
+    def tiles(name, marked):
+        page, _ = report(ReportNode(name, artifact=make_artifact(tmp_path / name, fill(marked))))
+        return re.findall(r'<p class="of">(\w+)</p>', page)
+
+    assert tiles("plain", False) == ["quality"]
+    assert tiles("marked", True) == ["special"]
+
+
+def test_a_recipe_of_ten_stages_is_written_within_its_time(tmp_path):
+    """In a process of its own: 0.3 s is the budget, tripled for a busy machine; no tensor library, no matplotlib."""
+    make_artifact(tmp_path / "stage", everything("word"))
+    program = f"""
+import json, sys, time
+from pathlib import Path
+from pipeline.artifact import Artifact
+from pipeline.report import ReportNode, build_report
+artifact = Artifact.open(Path({str(tmp_path / "stage")!r}))
+nodes = [ReportNode(f"n{{i}}", [f"n{{i - 1}}"] if i else [], "cached", artifact) for i in range(10)]
+start = time.perf_counter()
+build_report("ten", nodes, recipe_text="", command="")
+print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))
+"""
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    seconds, modules = json.loads(output)
+    assert seconds < 0.9
+    assert not {"torch", "numpy", "matplotlib", "transformers", "datasets", "stages"} & set(modules)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (1234567, "1,234,567"),
+        (-5, "−5"),
+        (0.0, "0"),
+        (2.0, "2"),
+        (1.63456, "1.635"),
+        (12345.678, "12,346"),
+        (0.00012344, "0.0001234"),
+        (1e-9, "1e−9"),
+        (float("nan"), "not a number"),
+        (float("-inf"), "−∞"),
+    ],
+)
+def test_numbers_are_written_for_people(value, text):
+    assert formats.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.412, "0.41 s"),
+        (12.34, "12.3 s"),
+        (59.97, "1 min 00 s"),
+        (252, "4 min 12 s"),
+        (11100, "3 h 05 min"),
+        (183600, "2 d 3 h"),
+    ],
+)
+def test_durations_are_written_for_people(value, text):
+    assert formats.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.50 KiB"), (1_500_000, "1.43 MiB"), (123 * 2**30, "123 GiB")]
+)
+def test_sizes_are_written_for_people(value, text):
+    assert formats.size(value) == text
