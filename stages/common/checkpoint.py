@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.contract import fsync_directory, fsync_tree, sha256_file, write_json
-from pipeline.errors import Damaged, StageError
+from pipeline.errors import Damaged, StageError, StoreError
 
 _NAME = re.compile(r"step-(\d{8,})")
 _MANIFEST, _STATE = "manifest.json", "state.json"
@@ -59,26 +59,37 @@ def save_checkpoint(
         parts: file name without suffix -> tensors (`model`, `optimizer`, ...).
         state: JSON values: data position, identity of the training.
         keep: how many to keep, at least 1.
+
+    Raises:
+        StoreError: the disk is full or cannot be written; the earlier checkpoints are untouched.
     """
-    root.mkdir(parents=True, exist_ok=True)
     final, temporary = root / f"step-{step:08d}", root / f".step-{step:08d}.partial"
-    for leftover in root.glob(".step-*.partial"):
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _write(temporary, step, parts=parts, state=state)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        fsync_directory(root)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StoreError(f"{final}: the checkpoint cannot be saved ({error.strerror}); make room and run again") from None
+    for _, old in _found(root)[max(1, keep) :]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _write(temporary: Path, step: int, *, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    for leftover in temporary.parent.glob(".step-*.partial"):
         shutil.rmtree(leftover)
     temporary.mkdir()
     for name, tensors in parts.items():
         save_file({key: _plain(tensor) for key, tensor in tensors.items()}, temporary / f"{name}.safetensors")
     write_json(temporary / _STATE, {"step": step, **state})
     fsync_tree(temporary)
-    files = sorted(path for path in temporary.iterdir())
+    files = sorted(temporary.iterdir())
     manifest = {path.name: {"sha256": sha256_file(path), "size": path.stat().st_size} for path in files}
     write_json(temporary / _MANIFEST, manifest)
-    if final.exists():
-        shutil.rmtree(final)
-    os.rename(temporary, final)
-    fsync_directory(root)
-    for _, old in _found(root)[max(1, keep) :]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def newest_checkpoint(root: Path, *, parts: Sequence[str]) -> Checkpoint | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import Damaged, StageError
+from pipeline.errors import Damaged, StageError, StoreError
 from stages.common.checkpoint import check_identity, newest_checkpoint, save_checkpoint
 
 PARTS = ["model", "optimizer"]
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StoreError, match="No space left"):
             save(tmp_path, 2)
     assert newest_checkpoint(tmp_path, parts=PARTS).step == 1
 

@@ -1,0 +1,143 @@
+"""What the machine can do: the Accelerator, numbers of processes and threads, dtype, compilation, speed and memory.
+
+Whatever is probed here is decided once in the main process, kept in `resolved.json` and reused on resume.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from pipeline.contract import Context
+from pipeline.errors import StageError
+
+DtypeName = Literal["float32", "bfloat16"]
+
+PEAK_FLOPS = {
+    "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12,
+}  # fmt: skip
+"""Dense bfloat16 peak of GPUs by a part of their name, FLOP/s, from NVIDIA's data sheets (SXM, without sparsity)."""
+
+
+def make_accelerator(context: Context) -> Accelerator:
+    """Return the Accelerator of this process: a GPU if there is one, else CPU (gloo between several processes).
+
+    Raises:
+        StageError: Accelerate sees another number of processes than the engine planned. Without this check,
+            `accelerate launch --cpu --num_processes 2` trains one process in silence.
+    """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if not accelerator.num_processes == world_size == context.num_processes:
+        raise StageError(
+            f"Accelerate runs {accelerator.num_processes} processes, WORLD_SIZE is {world_size}, the plan says "
+            f"{context.num_processes}; nothing was written. Check `launch:` in the recipe"
+        )
+    if accelerator.process_index != context.process_index:
+        raise StageError(f"process {context.process_index} is number {accelerator.process_index} for Accelerate; check `launch:`")
+    return accelerator
+
+
+def resolve(context: Context, accelerator: Accelerator, key: str, decide: Callable[[], Any]) -> Any:
+    """Return what the main process decided for `key`; every process must call this."""
+    if context.is_main:
+        context.resolve(key, decide)
+    accelerator.wait_for_everyone()
+    return context.resolved()[key]
+
+
+def set_up_threads(context: Context, accelerator: Accelerator) -> int:
+    """Use the number of CPU threads that was resolved first (sums depend on it); flush denormals, which slow CPUs."""
+    threads = int(resolve(context, accelerator, "threads", lambda: context.threads))
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    return threads
+
+
+def fastest_dtype(device: torch.device) -> DtypeName:
+    """Return the faster of float32 and bfloat16 for matrix products, measured for under a second.
+
+    A CPU flag does not tell: without AMX tiles bfloat16 was measured at 0.5 to 0.9 of float32's speed.
+    """
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return "float32"
+    exact, half = (matmul_flops(device, dtype, seconds=0.3) for dtype in (torch.float32, torch.bfloat16))
+    return "bfloat16" if half > 1.1 * exact else "float32"
+
+
+def matmul_flops(device: torch.device, dtype: torch.dtype, *, size: int | None = None, seconds: float = 0.5) -> float:
+    """Return the best speed of a square matrix product seen within `seconds`, FLOP/s (2·size³ per product)."""
+    size = size or (8192 if device.type == "cuda" else 1024)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    torch.mm(a, b)
+    best, begin = float("inf"), time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        _wait(device)
+        start = time.perf_counter()
+        torch.mm(a, b)
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def known_peak(device: torch.device) -> float | None:
+    """Return the published bfloat16 peak of a GPU, FLOP/s; None for a CPU or an unknown GPU."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the peak memory of this process so far, GiB: allocated on the GPU, or resident in RAM."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def seconds_since_start() -> float:
+    """Return the age of this process in seconds, so that a budget includes the time of imports (Linux)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def why_not_compile(device: torch.device) -> str | None:
+    """Return why `torch.compile` does not work here, None when it does: a small function is compiled and run."""
+    try:
+        compiled = torch.compile(lambda x: torch.nn.functional.silu(x) * 2)
+        compiled(torch.ones(64, device=device))
+    except Exception as error:  # the backend may fail in any way: no C++ compiler, no Triton, an unknown GPU
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    return None
+
+
+def decide_compile(wanted: bool | Literal["auto"], device: torch.device) -> tuple[bool, str]:
+    """Return whether to compile, and the reason in words.
+
+    On CPU compiling was measured not to pay at the sizes that a CPU can train, so "auto" means GPU only.
+    """
+    if wanted == "auto" and device.type != "cuda":
+        return False, "off: on this CPU it does not pay"
+    if not wanted:
+        return False, "off: as configured"
+    reason = why_not_compile(device)
+    return (True, "on") if reason is None else (False, f"off: torch.compile failed here ({reason})")
+
+
+def compiled(module: nn.Module, wanted: bool) -> nn.Module:
+    """Return `module`, compiled when `wanted`; save the module that was passed in, so that keys stay clean."""
+    return torch.compile(module) if wanted else module  # type: ignore[return-value]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

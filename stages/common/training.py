@@ -1,0 +1,323 @@
+"""The training loop that pretrain and finetune share: update, guard, report, save, evaluate, stop, resume.
+
+One step is one optimizer update over a fixed set of rows, whatever the number of processes. Randomness of a step (such
+as dropout) is seeded by (seed, step, process), so nothing of it needs to be saved: weights, optimizer state and the
+number of steps done are the whole state. A checkpoint is saved before each evaluation, never after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from pipeline.contract import Context
+from pipeline.errors import StageError
+from stages.common.checkpoint import Checkpoint, check_identity, newest_checkpoint, save_checkpoint
+from stages.common.guards import check_finite, check_supervised
+from stages.common.optimizers import load_optimizer_tensors, optimizer_tensors, parameter_names
+from stages.common.packing import PackedRows, rows_of_step
+from stages.common.schedule import check_schedule, set_learning_rates, wsd_factor
+
+PARTS = ("model", "optimizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Numbers that a training follows; all of them are decided before step 0."""
+
+    num_steps: int
+    """Optimizer updates."""
+    warmup_steps: int
+    """Steps over which the learning rate rises."""
+    cooldown_steps: int
+    """Steps over which it falls at the end."""
+    final_factor: float = 0.0
+    """Where the learning rate would end, as a share of its full value."""
+    rows_per_step: int
+    """Rows in one global batch."""
+    micro_batch_size: int
+    """Rows per process in one forward pass."""
+    max_gradient_norm: float
+    """Gradients longer than this are scaled down to it."""
+    evaluation_steps: frozenset[int] = frozenset()
+    """Steps after which `evaluate` is called."""
+    checkpoint_seconds: float = 60.0
+    """Wall time between checkpoints; also saved before each evaluation, at the end and on request."""
+    keep_checkpoints: int = 2
+    """How many checkpoints stay on disk."""
+    log_every_steps: int = 1
+    """Steps between points of the curves."""
+    seed: int
+    """Seed of what is random in a step."""
+
+    def num_accumulation_steps(self, num_processes: int) -> int:
+        """Return forward passes per step and process.
+
+        Raises:
+            StageError: the rows of a step cannot be shared out evenly.
+        """
+        share = self.micro_batch_size * num_processes
+        if self.rows_per_step % share:
+            raise StageError(
+                f"{self.rows_per_step} rows per step cannot be shared by {num_processes} processes with micro_batch_size "
+                f"{self.micro_batch_size}: the first must be a multiple of the product. Change processes or micro_batch_size"
+            )
+        return self.rows_per_step // share
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a training took.
+
+    Attributes:
+        num_tokens: supervised tokens of the steps timed here.
+        seconds: time of those steps, without evaluation and checkpoints.
+        checkpoint_seconds: time spent saving.
+        passed_over: checkpoints that could not be used on resume, one sentence each.
+        start_step: the step this process began at.
+    """
+
+    num_tokens: int
+    seconds: float
+    checkpoint_seconds: float
+    passed_over: list[str]
+    start_step: int
+
+
+class Training:
+    """Trains the parameters of `module` that require a gradient.
+
+    Args:
+        context: the stage's context.
+        accelerator: from `devices.make_accelerator`.
+        model: the model whose trainable parameters are saved in checkpoints.
+        module: returns the scaled loss of a batch (`loss.CausalLmLoss`), maybe compiled; wrapped for DDP here.
+        optimizers: over the trainable parameters, each group with its full learning rate.
+        rows: the training rows.
+        plan: the numbers.
+        identity: values that a checkpoint must share (config, data, tokenizer), as JSON.
+        evaluate: called with the number of steps done, in every process.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        accelerator: Accelerator,
+        model: nn.Module,
+        module: nn.Module,
+        optimizers: list[Optimizer],
+        rows: PackedRows,
+        plan: TrainingPlan,
+        identity: Mapping[str, Any],
+        evaluate: Callable[[int], None] | None = None,
+    ) -> None:
+        check_schedule(num_steps=plan.num_steps, warmup_steps=plan.warmup_steps, cooldown_steps=plan.cooldown_steps)
+        self.num_accumulation_steps = plan.num_accumulation_steps(accelerator.num_processes)
+        self.context, self.accelerator, self.plan, self.rows = context, accelerator, plan, rows
+        self.model, self.optimizers, self.identity = model, optimizers, dict(identity)
+        self.module = accelerator.prepare(module) if accelerator.num_processes > 1 else module
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.names = parameter_names(model)
+        self.evaluate = evaluate
+        self._root: Path = context.checkpoints / "training"
+        self._seconds, self._num_tokens, self._checkpoint_seconds = 0.0, 0, 0.0
+        self._last_save, self._last_save_seconds = time.monotonic(), 0.0
+
+    def run(self) -> TrainingSummary:
+        """Train from the newest good checkpoint, or from the start, to the last step.
+
+        Raises:
+            Interrupted: a stop was asked for; the state is saved.
+            Diverged: a loss or gradient is not finite; the last checkpoint is good.
+        """
+        found = self.resume()
+        start = found.step if found else 0
+        self.module.train()
+        for step in range(start, self.plan.num_steps):
+            if step in self.plan.evaluation_steps and self.evaluate:
+                self.evaluate(step)
+            stop, save = self._step(step)
+            done = step + 1
+            if stop or save or done in self.plan.evaluation_steps or done == self.plan.num_steps:
+                self.save(done)
+            if stop:
+                self.context.interrupt()
+        return TrainingSummary(
+            num_tokens=self._num_tokens,
+            seconds=self._seconds,
+            checkpoint_seconds=self._checkpoint_seconds,
+            passed_over=found.passed_over if found else [],
+            start_step=start,
+        )
+
+    def _step(self, step: int) -> tuple[bool, bool]:
+        begin = time.perf_counter()
+        factor = self._factor(step)
+        set_learning_rates(self.optimizers, factor)
+        plan = self.plan
+        num_tokens = self.rows.num_supervised(range(step * plan.rows_per_step, (step + 1) * plan.rows_per_step))
+        check_supervised(num_tokens, step=step)
+        loss, stop, save = self._agree(self._gradients(step, num_tokens))
+        norm = self._clip()
+        check_finite(step + 1, loss=loss, gradient_norm=norm)
+        self._update()
+        seconds = time.perf_counter() - begin
+        self._seconds += seconds
+        self._num_tokens += num_tokens
+        self._report(step + 1, loss=loss, gradient_norm=norm, factor=factor, tokens_per_second=num_tokens / seconds)
+        return stop, save
+
+    def _factor(self, step: int) -> float:
+        return wsd_factor(
+            step,
+            num_steps=self.plan.num_steps,
+            warmup_steps=self.plan.warmup_steps,
+            cooldown_steps=self.plan.cooldown_steps,
+            final_factor=self.plan.final_factor,
+        )
+
+    def seconds_per_step(self, *, num_warmup: int = 2, num_steps: int = 6) -> float:
+        """Return how long a step takes, by real steps that are undone afterwards, bit for bit.
+
+        Every process must call this, before `run`, when no checkpoint exists.
+        """
+        before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.module.train()
+        seconds = []
+        for step in range(num_warmup + num_steps):
+            begin = time.perf_counter()
+            num_tokens = self.rows.num_supervised(range(step * self.plan.rows_per_step, (step + 1) * self.plan.rows_per_step))
+            loss, _, _ = self._agree(self._gradients(step, num_tokens))
+            check_finite(step + 1, loss=loss, gradient_norm=self._clip())
+            self._update()
+            seconds.append(time.perf_counter() - begin)
+            self.context.beat()
+        load_parameters(self.parameters, before)
+        for optimizer in self.optimizers:
+            for state in optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
+        return sum(seconds[num_warmup:]) / num_steps
+
+    def _update(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def _gradients(self, step: int, num_tokens: int) -> Tensor:
+        """Accumulate this process's gradients; return its share of the loss, nats per token."""
+        accelerator, plan = self.accelerator, self.plan
+        blocks = rows_of_step(
+            step,
+            rows_per_step=plan.rows_per_step,
+            micro_batch_size=plan.micro_batch_size,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+        )
+        torch.manual_seed(_seed_of(plan.seed, step, accelerator.process_index))
+        total = torch.zeros((), device=accelerator.device)
+        # DDP averages gradients over processes; times num_processes makes that a sum over all tokens of the step.
+        scale = accelerator.num_processes / num_tokens
+        for block in blocks:
+            batch = self.rows.batch(block).to(accelerator.device)
+            last = block is blocks[-1]
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.module):
+                loss = self.module(batch.input_ids, batch.labels, batch.position_ids, scale)
+                loss.backward()
+            total += loss.detach()
+        return total / accelerator.num_processes
+
+    def _agree(self, loss: Tensor) -> tuple[float, bool, bool]:
+        """Return the loss over all processes, and whether to stop and to save, the same in every process."""
+        plan, now = self.plan, time.monotonic()
+        pause = max(plan.checkpoint_seconds, 50 * self._last_save_seconds)  # saving takes at most 2 % of the time
+        save = now - self._last_save > pause if self.context.is_main else False
+        if self.accelerator.num_processes == 1:
+            return float(loss), self.context.stop_requested, save
+        flags = torch.stack([loss.double(), *(loss.new_tensor(float(f)).double() for f in (self.context.stop_requested, save))])
+        total, stop, due = self.accelerator.reduce(flags, "sum").tolist()
+        return total, stop > 0, due > 0
+
+    def _clip(self) -> float:
+        with_grad = [p for p in self.parameters.values() if p.grad is not None]
+        total = get_total_norm([p.grad for p in with_grad if p.grad is not None])
+        norm = float(total)
+        if norm > self.plan.max_gradient_norm:
+            clip_grads_with_norm_(with_grad, self.plan.max_gradient_norm, total)
+        return norm
+
+    def _report(self, done: int, *, loss: float, gradient_norm: float, factor: float, tokens_per_second: float) -> None:
+        plan = self.plan
+        if done % plan.log_every_steps == 0 or done == plan.num_steps:
+            self.context.log(done, loss=loss, gradient_norm=gradient_norm, learning_rate_factor=factor)
+        self.context.progress(done, plan.num_steps, loss=loss, tokens_per_second=tokens_per_second)
+
+    def save(self, done: int) -> None:
+        """Save the state after `done` steps (the main process writes; the others go on)."""
+        begin = time.monotonic()
+        if self.context.is_main:
+            parts = {
+                "model": {name: parameter.detach() for name, parameter in self.parameters.items()},
+                "optimizer": optimizer_tensors(self.optimizers, self.names),
+            }
+            state = {"identity": self.identity, "rows_done": done * self.plan.rows_per_step}
+            save_checkpoint(self._root, done, parts=parts, state=state, keep=self.plan.keep_checkpoints)
+        self._last_save = time.monotonic()
+        self._last_save_seconds = self._last_save - begin
+        self._checkpoint_seconds += self._last_save_seconds
+
+    def resume(self) -> Checkpoint | None:
+        """Load the newest good checkpoint into model and optimizers; return it, or None for a fresh start.
+
+        Raises:
+            StageError: it belongs to another training, or the processes do not find the same one.
+        """
+        found = newest_checkpoint(self._root, parts=PARTS)
+        step = found.step if found else 0
+        steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
+        if len(set(steps)) > 1:
+            raise StageError(f"processes find checkpoints of different steps {steps}: they must share one file system")
+        if self.context.is_main:
+            self.context.events.rewind(step)
+        if found is None:
+            return None
+        check_identity(found, self.identity)
+        if found.state["rows_done"] != found.step * self.plan.rows_per_step or found.step > self.plan.num_steps:
+            raise StageError(f"{found.path.name} does not fit the plan of {self.plan.num_steps} steps; run again with --force")
+        load_parameters(self.parameters, found.tensors("model"))
+        load_optimizer_tensors(self.optimizers, self.names, found.tensors("optimizer"))
+        if self.context.is_main:
+            note = f"resumed at step {step}" + "".join(f"; passed over: {line}" for line in found.passed_over)
+            self.context.log(step, note=note)
+        return found
+
+
+def _seed_of(*values: int) -> int:
+    return int(np.random.SeedSequence(values).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@torch.no_grad()
+def load_parameters(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Copy `tensors` into `parameters`, strictly.
+
+    Raises:
+        StageError: a name or a shape is missing, surplus or different.
+    """
+    wrong = sorted(parameters.keys() ^ tensors.keys())
+    wrong += sorted(name for name in parameters.keys() & tensors.keys() if parameters[name].shape != tensors[name].shape)
+    if wrong:
+        raise StageError(f"the checkpoint does not fit the model: {', '.join(wrong[:3])}; run again with --force")
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])

@@ -1,0 +1,194 @@
+"""The pretrain stage: corpus and tokenizer in, a causal language model out.
+
+Order: machine and world size, token stores, model, guards, horizon, training, then the main process saves the model,
+checks it by loading it back, and reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.contract import Context
+from stages.common import devices
+from stages.common.causal_lm import load_tokenizer
+from stages.common.encoding import boundary_ids
+from stages.common.guards import check_fits, check_isolation, check_labels
+from stages.common.loss import CausalLmLoss
+from stages.common.packing import PackedRows
+from stages.common.token_store import TokenStore
+from stages.common.training import Training, TrainingPlan
+from stages.text.pretrain import shape as dial
+from stages.text.pretrain.config import Config
+from stages.text.pretrain.data import documents_of, token_stores
+from stages.text.pretrain.evaluation import Evaluator
+from stages.text.pretrain.horizon import steps_of_budget, steps_without_budget
+from stages.text.pretrain.model import build_model, initialise, make_optimizers
+from stages.text.pretrain.report import Outcome, write_report
+from stages.text.pretrain.saving import save_model
+
+
+def run(config: Config, context: Context) -> None:
+    """Train and report.
+
+    Raises:
+        StageError: sizes, processes or horizon do not fit together; Diverged when the loss stops being finite.
+        DataError: a split is empty or an id is outside the vocabulary.
+        Interrupted: a stop was asked for; the state is saved.
+    """
+    accelerator = devices.make_accelerator(context)
+    devices.set_up_threads(context, accelerator)
+    tokenizer = load_tokenizer(context.input("tokenizer") / "tokenizer")
+    stores = token_stores(context, tokenizer)
+    shape = dial.shape_of(config, len(tokenizer))
+    model = _fresh_model(config, shape, tokenizer, stores["train"]).to(accelerator.device)
+    rows = _rows(config, shape, tokenizer, stores["train"])
+    _check(config, shape, tokenizer, model, rows)
+    dtype = _dtype(config, context, accelerator)
+    evaluator = Evaluator(
+        context=context,
+        accelerator=accelerator,
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        boundary_ids=boundary_ids(tokenizer),
+        validation=documents_of(context, stores["validation"], "validation", config.num_evaluation_documents),
+        autocast_dtype=None if dtype == torch.float32 else dtype,
+    )
+    training = _training(config, context, accelerator, model, rows, shape, evaluator)
+    training.plan = _plan(config, context, training, evaluator, shape)
+    summary = training.run()
+    outcome = Outcome(
+        summary=summary,
+        plan=training.plan,
+        shape=shape,
+        dtype=dtype,
+        validation=evaluator.score(documents_of(context, stores["validation"], "validation")),
+        test=evaluator.score(documents_of(context, stores["test"], "test")),
+        samples=evaluator.samples() if context.is_main else [],
+        waste=rows.waste(),
+        num_processes=accelerator.num_processes,
+    )
+    if context.is_main:
+        difference = save_model(model, context.input("tokenizer") / "tokenizer", context.directory)
+        write_report(config, context, model, stores, outcome, reload_difference=difference)
+    accelerator.wait_for_everyone()
+
+
+def _fresh_model(config: Config, shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, store: TokenStore) -> PreTrainedModel:
+    bos_id, eos_id = boundary_ids(tokenizer)
+    model = build_model(shape, bos_id=bos_id, eos_id=eos_id, pad_id=tokenizer.pad_token_id)
+    statistics = store if config.token_statistics_init else None
+    initialise(model, seed=config.seed, store=statistics, bos_id=bos_id, eos_id=eos_id)
+    return model
+
+
+def _rows(config: Config, shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, store: TokenStore) -> PackedRows:
+    bos_id, eos_id = boundary_ids(tokenizer)
+    return PackedRows(
+        store,
+        context_length=shape.context_length,
+        seed=config.seed,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        isolate_documents=config.isolate_documents,
+    )
+
+
+def _check(
+    config: Config, shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, rows: PackedRows
+) -> None:
+    check_fits(
+        context_length=shape.context_length,
+        max_positions=model.config.max_position_embeddings,
+        tokenizer_size=len(tokenizer),
+        vocab_size=shape.vocab_size,
+    )
+    batch = rows.batch([0, rows.num_rows - 1])
+    check_labels(batch, vocab_size=shape.vocab_size)
+    if config.isolate_documents:
+        check_isolation(model, batch.to(model.device))
+
+
+def _dtype(config: Config, context: Context, accelerator: Accelerator) -> torch.dtype:
+    def decide() -> str:
+        return devices.fastest_dtype(accelerator.device) if config.dtype == "auto" else config.dtype
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[devices.resolve(context, accelerator, "dtype", decide)]
+
+
+def _training(
+    config: Config,
+    context: Context,
+    accelerator: Accelerator,
+    model: PreTrainedModel,
+    rows: PackedRows,
+    shape: dial.Shape,
+    evaluator: Evaluator,
+) -> Training:
+    wanted, reason = devices.resolve(
+        context, accelerator, "compile", lambda: devices.decide_compile(config.compile, accelerator.device)
+    )
+    context.log(0, compile=reason)
+    per_step = dial.rows_per_step(config, shape)
+    plan = TrainingPlan(
+        num_steps=1,
+        warmup_steps=0,
+        cooldown_steps=0,
+        rows_per_step=per_step,
+        micro_batch_size=dial.micro_batch_size(
+            config, shape, rows=per_step, num_processes=accelerator.num_processes, on_gpu=accelerator.device.type == "cuda"
+        ),
+        max_gradient_norm=config.max_gradient_norm,
+        checkpoint_seconds=config.checkpoint_seconds,
+        keep_checkpoints=config.keep_checkpoints,
+        seed=config.seed,
+    )
+    identity = {role: context.input(role).fingerprint for role in ("corpus", "tokenizer")} | config.model_dump(mode="json")
+    module = CausalLmLoss(model, autocast_dtype=evaluator.autocast_dtype)
+    return Training(
+        context=context,
+        accelerator=accelerator,
+        model=model,
+        module=devices.compiled(module, wanted),
+        optimizers=make_optimizers(model, config, dial.learning_rates(config, shape)),
+        rows=rows,
+        plan=plan,
+        identity=identity,
+        evaluate=evaluator,
+    )
+
+
+def _plan(config: Config, context: Context, training: Training, evaluator: Evaluator, shape: dial.Shape) -> TrainingPlan:
+    """Return the plan with its number of steps, which is decided once."""
+    plan = training.plan
+    per_step = plan.rows_per_step
+    if config.budget_minutes is None:
+        steps = steps_without_budget(config, shape, rows_per_step=per_step)
+    else:
+        seconds = 0.0 if "num_steps" in context.resolved() else training.seconds_per_step()
+        steps = devices.resolve(
+            context,
+            training.accelerator,
+            "num_steps",
+            lambda: steps_of_budget(
+                config,
+                seconds_spent=devices.seconds_since_start(),
+                seconds_per_step=seconds,
+                tokens_per_step=per_step * shape.context_length,
+                evaluation_tokens=sum(len(tokens) for tokens in evaluator.validation.tokens),
+            ),
+        )
+    warmup, cooldown = dial.warmup_and_cooldown(config, steps)
+    return replace(
+        plan,
+        num_steps=steps,
+        warmup_steps=warmup,
+        cooldown_steps=cooldown,
+        final_factor=config.final_learning_rate_share,
+        evaluation_steps=dial.evaluation_steps(config, steps),
+        log_every_steps=max(1, steps // 1000),
+    )
