@@ -28,7 +28,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """Boxes by name, edges as lists of points to pass through, and the size of the picture."""
+    """Boxes by name, edges, and the size of the picture.
+
+    An edge is a list of points, two for each layer that it touches: straight from the first to the second of a pair, by any
+    curve on to the next pair, since there is no box between layers.
+    """
 
     boxes: dict[str, Box]
     edges: list[list[tuple[float, float]]]
@@ -64,14 +68,16 @@ def layout(needs: Mapping[str, Sequence[str]], sizes: Mapping[str, tuple[float, 
         boxes[name] = Box(*point(start, places[name] - sizes[name][across] / 2), *sizes[name])
     edges = []
     for chain in chains:
-        first, last = boxes[str(chain[0])], boxes[str(chain[-1])]  # a chain starts and ends at a stage
-        points = [point((first.y if downwards else first.x) + sizes[str(chain[0])][along], places[chain[0]])]
-        for layer, node in enumerate(chain[1:-1], layer_of[str(chain[0])] + 1):
-            points += [point(starts[layer] + distance, places[node]) for distance in (0, depths[layer])]
-        edges.append([*points, point(last.y if downwards else last.x, places[chain[-1]])])
-    width, height = (
-        point(starts[-1] + depths[-1], max(places[node] + breadths[node] / 2 for node in places)) if layers else (0, 0)
-    )
+        first, last = str(chain[0]), str(chain[-1])  # a chain starts and ends at a stage, between them it passes layers
+        points = []
+        for layer, node in enumerate(chain, layer_of[first]):
+            inset = (depths[layer] - sizes[node][along]) / 2 if isinstance(node, str) else 0
+            enter = starts[layer] + (depths[layer] - inset if node == first else 0)
+            leave = starts[layer] + (inset if node == last else depths[layer])
+            points += [point(enter, places[node]), point(leave, places[node])]
+        edges.append(points)
+    reach = starts[-1] + depths[-1] if layers else 0.0
+    width, height = point(reach, max((places[node] + breadths[node] / 2 for node in places), default=0.0))
     return Layout(boxes, edges, width, height, downwards)
 
 

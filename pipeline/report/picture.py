@@ -141,21 +141,23 @@ def _rect(class_: str, box: Box) -> Html:
 
 
 def _edge(points: Sequence[tuple[float, float]], downwards: bool) -> Html:
-    """A smooth line through `points`, straight where it passes a layer, with a small head at its end."""
+    """A line that is straight inside layers and curved between them, with a small head at its end."""
     head = 7.0
     x, y = points[-1]
     stop = (x, y - head) if downwards else (x - head, y)
-    path = f"M{_n(points[0][0])},{_n(points[0][1])}"
-    curves = zip(points[::2], [*points[1:-1:2], stop], strict=True)
-    for index, ((x0, y0), (x1, y1)) in enumerate(curves):
-        if index:  # on through the layer that the edge passes
-            path += f"L{_n(x0)},{_n(y0)}"
-        middle = (y0 + y1) / 2 if downwards else (x0 + x1) / 2
-        first, second = ((x0, middle), (x1, middle)) if downwards else ((middle, y0), (middle, y1))
-        path += f"C{_n(first[0])},{_n(first[1])} {_n(second[0])},{_n(second[1])} {_n(x1)},{_n(y1)}"
+    line = [*points[:-1], stop] if points[-1] != points[-2] else [*points[:-2], stop, stop]
+    path = f"M{_point(line[0])}L{_point(line[1])}"
+    for start, end, on in zip(line[1:-1:2], line[2::2], line[3::2], strict=True):
+        middle = (start[1] + end[1]) / 2 if downwards else (start[0] + end[0]) / 2
+        first, second = ((start[0], middle), (end[0], middle)) if downwards else ((middle, start[1]), (middle, end[1]))
+        path += f"C{_point(first)} {_point(second)} {_point(end)}L{_point(on)}"
     corners = [(x, y), (x - 4, y - head), (x + 4, y - head)] if downwards else [(x, y), (x - head, y - 4), (x - head, y + 4)]
-    shape = "M" + "L".join(f"{_n(a)},{_n(b)}" for a, b in corners) + "Z"
+    shape = "M" + "L".join(_point(corner) for corner in corners) + "Z"
     return Html(element("path", class_="edge", d=path) + element("path", class_="head", d=shape))
+
+
+def _point(point: tuple[float, float]) -> str:
+    return f"{_n(point[0])},{_n(point[1])}"
 
 
 def _n(value: float) -> str:

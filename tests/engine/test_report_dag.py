@@ -42,11 +42,18 @@ def check(needs, downwards):
     for points in plan.edges:
         along = [point[1 if downwards else 0] for point in points]
         assert along == sorted(along)
-        for (x0, y0), (x1, y1) in zip(points[1:-1:2], points[2:-1:2], strict=True):  # where it passes a layer
-            for box in plan.boxes.values():
-                left_or_right = max(x0, x1) <= box.x or min(x0, x1) >= box.x + box.width
-                over_or_under = max(y0, y1) <= box.y or min(y0, y1) >= box.y + box.height
-                assert left_or_right or over_or_under
+        for one, other in zip(points[::2], points[1::2], strict=True):  # straight through a layer
+            assert not any(meets(box, one, other) for box in plan.boxes.values())
+        for start, end in zip(points[1:-1:2], points[2::2], strict=True):  # by some curve between two layers
+            back, ahead = ((0, start[1]), (plan.width, end[1])) if downwards else ((start[0], 0), (end[0], plan.height))
+            assert not any(meets(box, back, ahead) for box in plan.boxes.values())
+
+
+def meets(box, one, other):
+    """True when the rectangle between two corners reaches into `box`."""
+    (x0, x1), (y0, y1) = sorted([one[0], other[0]]), sorted([one[1], other[1]])
+    near = 0.01
+    return x1 > box.x + near and x0 < box.x + box.width - near and y1 > box.y + near and y0 < box.y + box.height - near
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -115,7 +115,7 @@ def test_any_text_in_a_table_stays_in_its_cell(first, second):
     assert {child.type for token in rows for child in token.children or []} <= {"text"}
 
 
-@given(TEXTS)
+@given(TEXTS | st.lists(st.sampled_from(["```", "````", "~~~", "x", "", " ```"]), max_size=6).map("\n".join))
 def test_any_text_in_a_fence_stays_in_it(text):
     (token,) = MARKDOWN.parse(fenced(text, "text"))
     assert token.type == "fence"
