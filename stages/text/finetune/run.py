@@ -1,0 +1,136 @@
+"""Fine-tune: open the base, put an adapter on it, train the adapter, measure, prove, save."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.contract import Context
+from stages.common import devices
+from stages.common.causal_lm import load_causal_lm, load_tokenizer, max_positions, vocab_rows
+from stages.common.encoding import boundary_ids
+from stages.common.guards import check_fits, check_isolation, check_labels
+from stages.common.lora import attach_lora, base_sha256, lora_parameters, num_adapted
+from stages.common.optimizers import adamw
+from stages.common.packing import PackedRows
+from stages.common.training import Training
+from stages.text.finetune.base import Base, open_base
+from stages.text.finetune.config import Config
+from stages.text.finetune.data import training_store
+from stages.text.finetune.evaluation import Evaluator
+from stages.text.finetune.export import export
+from stages.text.finetune.report import Outcome, write_report
+from stages.text.finetune.training import context_length_of, loss_module, make_plan, with_horizon
+
+_PROBE_ROWS, _PROBE_LENGTH = 2, 64
+"""Shape of the ids on which logits are compared: some real text, small enough for a large vocabulary."""
+
+
+def run(config: Config, context: Context) -> None:
+    """Train a LoRA adapter; write `adapter/`, `merged/` and the report.
+
+    Raises:
+        RecipeError: not exactly one base is given.
+        DataError: base, corpus or target modules are not usable; the message names which.
+        StageError: sizes do not fit, or the saved model is not the trained one; Diverged when the loss is not finite.
+        Interrupted: a stop was asked for; the state is saved.
+    """
+    base = open_base(config, context)
+    accelerator = devices.make_accelerator(context)
+    devices.set_up_threads(context, accelerator)
+    tokenizer = load_tokenizer(base.folder)
+    plain = load_causal_lm(base.folder, device=accelerator.device)
+    sha256_before = base_sha256(plain)
+    rows = _rows(config, context, accelerator, plain, tokenizer)
+    model = attach_lora(
+        plain,
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.target_modules,
+        seed=config.seed,
+    )
+    evaluator = Evaluator(context=context, config=config, model=model, tokenizer=tokenizer, context_length=rows.context_length)
+    training = _training(config, context, accelerator, base, model, rows, evaluator)
+    training.plan = with_horizon(config, context, training)
+    summary = training.run()
+    if context.is_main:
+        evaluator.during_training(training.plan.num_steps)
+        outcome = Outcome(
+            base=base,
+            plan=training.plan,
+            summary=summary,
+            context_length=rows.context_length,
+            num_processes=accelerator.num_processes,
+            num_adapted=num_adapted(model),
+            num_trainable=sum(parameter.numel() for parameter in lora_parameters(model).values()),
+            num_base=sum(p.numel() for name, p in plain.named_parameters() if "lora_" not in name),
+            peak_memory_gib=devices.peak_memory_gib(accelerator.device),
+            comparisons=evaluator.compare_all(),
+            samples=evaluator.samples(),
+            waste=rows.waste(),
+        )
+        probe = rows.batch(range(_PROBE_ROWS)).input_ids[:, :_PROBE_LENGTH]
+        exported = export(model, tokenizer, base, context.directory, sha256_before=sha256_before, probe=probe)
+        write_report(config, context, outcome, exported)
+    accelerator.wait_for_everyone()
+
+
+def _rows(
+    config: Config, context: Context, accelerator: Accelerator, plain: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PackedRows:
+    """Return the training rows, checked against the base."""
+    length = context_length_of(config, plain)
+    check_fits(
+        context_length=length,
+        max_positions=max_positions(plain) or length,
+        tokenizer_size=len(tokenizer),
+        vocab_size=vocab_rows(plain),
+    )
+    bos_id, eos_id = boundary_ids(tokenizer)
+    store = training_store(context, accelerator, tokenizer)
+    rows = PackedRows(
+        store,
+        context_length=length,
+        seed=config.seed,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        isolate_documents=config.isolate_documents,
+    )
+    batch = rows.batch([0, rows.num_rows - 1])
+    check_labels(batch, vocab_size=vocab_rows(plain))
+    if config.isolate_documents:
+        check_isolation(plain, batch.to(accelerator.device))
+    return rows
+
+
+def _training(
+    config: Config,
+    context: Context,
+    accelerator: Accelerator,
+    base: Base,
+    model: PeftModel,
+    rows: PackedRows,
+    evaluator: Evaluator,
+) -> Training:
+    def decide() -> str:
+        return devices.fastest_dtype(accelerator.device) if config.dtype == "auto" else config.dtype
+
+    dtype = devices.resolve(context, accelerator, "dtype", decide)
+    parameters = list(lora_parameters(model).values())
+    groups = [{"params": parameters, "lr": config.learning_rate, "weight_decay": config.weight_decay}]
+    return Training(
+        context=context,
+        accelerator=accelerator,
+        model=model,
+        module=loss_module(model, torch.bfloat16 if dtype == "bfloat16" else None),
+        optimizers=[adamw(groups, betas=config.adamw_betas)],
+        rows=rows,
+        plan=make_plan(config, rows, num_processes=accelerator.num_processes, on_gpu=accelerator.device.type == "cuda"),
+        identity=config.identity() | {"base": asdict(base.identity), "corpus": context.input("corpus").fingerprint},
+        evaluate=evaluator.during_training,
+    )

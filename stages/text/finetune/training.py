@@ -1,0 +1,103 @@
+"""What is trained, over how many steps, and with which loss; the loop itself is `stages.common.training`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from pipeline.contract import Context
+from stages.common.causal_lm import max_positions
+from stages.common.devices import resolve
+from stages.common.loss import CausalLmLoss
+from stages.common.packing import IGNORED, PackedRows
+from stages.common.training import Training, TrainingPlan
+from stages.text.finetune.config import Config
+
+_MOST_CONTEXT = 512
+_WARMUP_STEPS = 10
+_TOKENS_PER_PASS = {"cpu": 4096, "gpu": 32_768}
+
+
+class LogitsLoss(nn.Module):
+    """The loss by way of the model's own logits: slower than `CausalLmLoss`, right for every causal LM.
+
+    Needed where something lies between the hidden states and the logits: an adapter on the head, or an architecture that
+    scales or caps its logits.
+    """
+
+    def __init__(self, model: nn.Module, *, autocast_dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.model, self.autocast_dtype = model, autocast_dtype
+
+    def forward(self, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None, scale: float) -> Tensor:
+        """Return `scale` times the summed negative log-likelihood of all labels that are not -100; all are (B, L)."""
+        dtype = self.autocast_dtype
+        with torch.autocast(input_ids.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            logits = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+        nll = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return nll * scale
+
+
+def loss_module(model: PeftModel, autocast_dtype: torch.dtype | None) -> nn.Module:
+    """Return the fast loss where it is the model's own loss, else the plain one."""
+    plain: PreTrainedModel = model.get_base_model()
+    slow = LogitsLoss(plain, autocast_dtype=autocast_dtype)
+    if isinstance(plain.get_output_embeddings(), BaseTunerLayer):
+        return slow
+    fast = CausalLmLoss(plain, autocast_dtype=autocast_dtype)
+    ids = torch.arange(16, device=model.device)[None] % int(plain.get_input_embeddings().weight.shape[0])
+    with torch.no_grad():
+        expected, found = (float(loss.eval()(ids, ids.roll(-1, 1), None, 1 / 16)) for loss in (slow, fast))
+    return fast if abs(found - expected) <= 1e-3 * max(1.0, abs(expected)) else slow
+
+
+def context_length_of(config: Config, model: PreTrainedModel) -> int:
+    """Return the row length: as configured, else what the base can read, at most 512."""
+    return config.context_length or min(max_positions(model) or _MOST_CONTEXT, _MOST_CONTEXT)
+
+
+def make_plan(config: Config, rows: PackedRows, *, num_processes: int, on_gpu: bool) -> TrainingPlan:
+    """Return the numbers of a training of one step; `with_horizon` gives it its length."""
+    rows_per_step = max(1, round(config.global_batch_size_tokens / rows.context_length))
+    cap = max(1, _TOKENS_PER_PASS["gpu" if on_gpu else "cpu"] // rows.context_length)
+    return TrainingPlan(
+        num_steps=1,
+        warmup_steps=0,
+        cooldown_steps=0,
+        rows_per_step=rows_per_step,
+        micro_batch_size=config.micro_batch_size or _largest_divisor(rows_per_step // num_processes, cap),
+        max_gradient_norm=config.max_gradient_norm,
+        checkpoint_seconds=config.checkpoint_seconds,
+        seed=config.seed,
+    )
+
+
+def with_horizon(config: Config, context: Context, training: Training) -> TrainingPlan:
+    """Return the plan with its number of steps; a horizon in minutes is measured once and kept in `resolved.json`."""
+    plan = training.plan
+    if config.budget_minutes is not None:
+        seconds = 1.0 if "num_steps" in context.resolved() else training.seconds_per_step()
+        affordable = max(1, int(60 * config.budget_minutes / seconds))
+        num_steps = int(resolve(context, training.accelerator, "num_steps", lambda: affordable))
+    else:
+        epochs = config.num_epochs or 1
+        num_steps = config.num_steps or max(1, round(epochs * training.rows.num_rows / plan.rows_per_step))
+    warmup = min(_WARMUP_STEPS, num_steps // 10) if config.warmup_steps is None else config.warmup_steps
+    return replace(
+        plan,
+        num_steps=num_steps,
+        warmup_steps=warmup,
+        cooldown_steps=min(round(config.cooldown_share * num_steps), max(0, num_steps - warmup)),
+        evaluation_steps=frozenset(index * num_steps // config.num_evaluations for index in range(config.num_evaluations)),
+        log_every_steps=max(1, num_steps // 1000),
+    )
+
+
+def _largest_divisor(number: int, cap: int) -> int:
+    return max((size for size in range(1, min(number, cap) + 1) if number % size == 0), default=1)
