@@ -31,17 +31,15 @@ class _Line:
 
 def text_records(name: str, stream: IO[bytes], cut: TextCut) -> Iterator[Record | Finding]:
     """Yield the documents of a plain text file; their row is the line in which they begin."""
-    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    mode = cut.mode
-    head = ""
-    if mode == "auto":
-        head = text.read(SHORT_FILE + 1)
-        head += text.read(1) if head.endswith("\r") else ""  # the pair CR LF is not torn
-        mode = "file" if len(head) <= SHORT_FILE else "auto"
-    limit = 2 * cut.characters if mode == "auto" else cut.max_characters
-    lines = _lines(head, text, limit)
-    for first, document, was_cut in _grouped(lines, mode, cut):
-        yield Record(name, first, {"text": document}, escaped=True, cut=was_cut)
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="") as text:
+        mode, head = cut.mode, ""
+        if mode == "auto":
+            head = text.read(SHORT_FILE + 1)
+            head += text.read(1) if head.endswith("\r") else ""  # the pair CR LF is not torn
+            mode = "file" if len(head) <= SHORT_FILE else "auto"
+        limit = 2 * cut.characters if mode == "auto" else cut.max_characters
+        for first, document, was_cut in _grouped(_lines(head, text, limit), mode, cut):
+            yield Record(name, first, {"text": document}, escaped=True, cut=was_cut)
 
 
 def group_units(units: Iterable[str], characters: int) -> Iterator[list[str]]:

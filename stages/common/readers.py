@@ -150,9 +150,12 @@ def _decode(content: bytes) -> tuple[str, bool]:
 
 
 def _csv(name: str, stream: IO[bytes]) -> Iterator[Item]:
-    lines = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
     csv.field_size_limit(MAX_LINE_BYTES)
-    rows = csv.reader(lines, delimiter="\t" if ".tsv" in name else ",", strict=True)
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        yield from _csv_rows(name, csv.reader(lines, delimiter="\t" if ".tsv" in name else ",", strict=True))
+
+
+def _csv_rows(name: str, rows: Iterator[list[str]]) -> Iterator[Item]:
     header = next(rows, [])
     if len(set(header)) != len(header):
         raise DataError(f"{name}: the header names a column twice: {', '.join(header)}; rename one")

@@ -6,7 +6,7 @@ import json
 import lzma
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,42 +15,42 @@ from stages.common.corpus_io import load_split
 from stages.common.plots import histogram
 from stages.text.corpus.config import Config
 from stages.text.corpus.gates import KINDS
+from stages.text.corpus.origin import Origin
 from stages.text.corpus.overlap import CONTAINED, SEQUENCE_WORDS, Overlap
 from stages.text.corpus.splits import SplitStatistics
-
-if TYPE_CHECKING:
-    from stages.text.corpus.run import Origin
 
 XZ_BYTES = 16 << 20
 """xz sees at most this much of a split; its dictionary is 64 MiB at level 9, so more would only cost time."""
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What was removed, and all findings of the gates."""
+class Corpus:
+    """What was measured while the data was written.
 
+    Attributes:
+        splits: sizes of each split.
+        overlap: what of validation and test was found in train.
+        exact_copies, near_copies: documents that were removed.
+        findings: what the gates found (`Gates.table`).
+    """
+
+    splits: dict[str, SplitStatistics]
+    overlap: dict[str, Overlap]
     exact_copies: int
     near_copies: int
     findings: list[dict[str, Any]]
 
 
-def write(
-    config: Config,
-    context: Context,
-    origin: Origin,
-    splits: dict[str, SplitStatistics],
-    found: dict[str, Overlap],
-    counts: Counts,
-) -> None:
+def write(config: Config, context: Context, origin: Origin, corpus: Corpus) -> None:
     """Write everything that people read of a corpus."""
     xz = xz_bits_per_byte(load_split(context.directory, "test")["text"])
-    statistics = statistics_of(origin, splits, found, counts, xz)
+    statistics = statistics_of(origin, corpus, xz)
     write_json(context.directory / "statistics.json", statistics)
-    _metrics(context, splits, found, counts, xz)
-    samples = load_split(context.directory, "train")["text"][: config.num_samples]
+    _metrics(context, corpus, xz)
+    samples = load_split(context.directory, "train")[: config.num_samples]["text"]
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in samples)
     (context.samples / "documents.jsonl").write_text(lines, encoding="utf-8")
-    lengths = np.concatenate([part for split in splits.values() for part in split.lengths])
+    lengths = np.concatenate([part for split in corpus.splits.values() for part in split.lengths])
     figure = histogram(context.figures / "lengths.svg", lengths, xlabel="length of a document (characters)", log_x=True)
     _section(context, origin, statistics, figure, samples)
     (context.directory / "card.md").write_text(_card(origin, statistics), encoding="utf-8")
@@ -70,9 +70,7 @@ def xz_bits_per_byte(texts: Iterable[str]) -> float:
     return 8 * len(lzma.compress(bytes(content), format=lzma.FORMAT_XZ, filters=filters)) / max(1, len(content))
 
 
-def statistics_of(
-    origin: Origin, splits: dict[str, SplitStatistics], found: dict[str, Overlap], counts: Counts, xz: float
-) -> dict[str, Any]:
+def statistics_of(origin: Origin, corpus: Corpus, xz: float) -> dict[str, Any]:
     """Return what `statistics.json` holds."""
     return {
         "name": origin.name,
@@ -80,10 +78,10 @@ def statistics_of(
         "source": origin.source,
         "splits": {
             name: {"documents": split.documents, "bytes": split.bytes, "characters": split.characters, "words": split.words}
-            for name, split in splits.items()
+            for name, split in corpus.splits.items()
         },
-        "removed": {"exact_copies": counts.exact_copies, "near_copies": counts.near_copies},
-        "findings": counts.findings,
+        "removed": {"exact_copies": corpus.exact_copies, "near_copies": corpus.near_copies},
+        "findings": corpus.findings,
         "overlap": {
             name: {
                 "documents": overlap.num_documents,
@@ -91,24 +89,23 @@ def statistics_of(
                 "contained": overlap.contained,
                 "sequence_share": overlap.sequence_share,
             }
-            for name, overlap in found.items()
+            for name, overlap in corpus.overlap.items()
         },
         "xz_bits_per_byte": {"test": xz},
     }
 
 
-def _metrics(context: Context, splits: dict[str, SplitStatistics], found: dict[str, Overlap], counts: Counts, xz: float) -> None:
-    total = sum(split.documents for split in splits.values())
-    for name, split in splits.items():
+def _metrics(context: Context, corpus: Corpus, xz: float) -> None:
+    for name, split in corpus.splits.items():
         for what, value in (("documents", split.documents), ("bytes", split.bytes), ("words", split.words)):
             context.metric(what, value, unit=what, higher_is_better=None, n=split.documents, split=name)
-    read = total + counts.exact_copies + counts.near_copies
-    context.metric("exact_copies", counts.exact_copies, unit="documents", higher_is_better=None, n=read)
-    context.metric("near_copies", counts.near_copies, unit="documents", higher_is_better=None, n=read)
-    for name, overlap in found.items():
+    read = sum(split.documents for split in corpus.splits.values()) + corpus.exact_copies + corpus.near_copies
+    context.metric("exact_copies", corpus.exact_copies, unit="documents", higher_is_better=None, n=read)
+    context.metric("near_copies", corpus.near_copies, unit="documents", higher_is_better=None, n=read)
+    for name, overlap in corpus.overlap.items():
         n = overlap.num_documents
         context.metric("overlap", overlap.share, unit="share of documents", higher_is_better=False, n=n, split=name)
-    n = splits["test"].documents
+    n = corpus.splits["test"].documents
     context.metric("xz_bits_per_byte", xz, unit="bit/byte", higher_is_better=None, n=n, split="test", items="documents")
 
 
@@ -145,7 +142,7 @@ def _section(context: Context, origin: Origin, statistics: dict[str, Any], figur
         figure, "Length of the documents. A model reads a long one in windows, a short one shares a window with others."
     )
     section.samples("Some documents of train", ["text"], [[text] for text in samples], caption="The first by content hash.")
-    section.facts("Exact numbers", {"removed exact copies": statistics["removed"]["exact_copies"], **_flat(statistics)})
+    section.facts("Exact numbers", _exact(statistics))
 
 
 def _explained(statistics: dict[str, Any]) -> list[list[Any]]:
@@ -167,7 +164,7 @@ def _explained(statistics: dict[str, Any]) -> list[list[Any]]:
     return rows
 
 
-def _flat(statistics: dict[str, Any]) -> dict[str, Any]:
+def _exact(statistics: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for name, overlap in statistics["overlap"].items():
         facts |= {f"{name}: documents equal to one of train": overlap["equal"]}

@@ -7,61 +7,48 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.contract import Context, load_card
+from pipeline.contract import Context
 from pipeline.errors import DataError
 from stages.common.corpus_io import SPLITS, load_split
-from stages.common.plain_text import TextCut
-from stages.common.readers import Item
 from stages.text.corpus import report
-from stages.text.corpus.card import Repairs, TextCard, license_name, read_card
 from stages.text.corpus.config import Config
-from stages.text.corpus.gates import Gates, Policy
+from stages.text.corpus.gates import Gates
 from stages.text.corpus.near_duplicates import BandFile, near_duplicates
+from stages.text.corpus.origin import Origin, open_origin
 from stages.text.corpus.overlap import Overlap, overlaps
-from stages.text.corpus.sources import local_files, records_of_card, records_of_files
 from stages.text.corpus.splits import SplitStatistics, write_splits
 from stages.text.corpus.spool import Row, SortedDocuments, Spool
 
 PHASES = 4
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where the records come from and how they are to be taken."""
-
-    name: str
-    license: str
-    source: str
-    prose: str
-    policy: Policy
-    max_overlap: float
-    items: Iterator[Item]
-
-
 def run(config: Config, context: Context) -> None:
     """Make the corpus artifact in `context.directory`."""
     origin = open_origin(config, context)
+    report.write(config, context, origin, build(config, context, origin))
+    context.progress(PHASES, PHASES, unit="phase")
+
+
+def build(config: Config, context: Context, origin: Origin) -> report.Corpus:
+    """Write `data/` and return what was measured on the way.
+
+    Raises:
+        DataError: records that are refused, a split that is too small, or too much of one found again in train.
+    """
     gates = Gates(origin.policy)
     with tempfile.TemporaryDirectory(dir=context.directory, prefix=".spool-") as scratch:
-        spool = Spool(Path(scratch))
-        for row in islice(gates.documents(origin.items), config.max_documents):
-            spool.add(row)
-            if spool.num_documents % 256 == 0:
-                context.progress(0, PHASES, unit="phase", documents=spool.num_documents)
+        documents = collect(config, context, gates.documents(origin.items), Path(scratch))
         gates.refuse()
-        documents = spool.sort()
         context.progress(1, PHASES, unit="phase", documents=len(documents))
         dropped = find_near_copies(documents, Path(scratch), config.near_duplicate_threshold, context.beat)
         context.progress(2, PHASES, unit="phase", documents=len(documents) - int(dropped.sum()))
-        kept = (pair for pair, gone in zip(_beating(documents, context.beat), dropped, strict=True) if not gone)
         splits = write_splits(
-            kept,
+            (pair for pair, gone in zip(_beating(documents, context.beat), dropped, strict=True) if not gone),
             context.directory / "data",
             Path(scratch),
             columns=list(origin.policy.columns),
@@ -71,62 +58,18 @@ def run(config: Config, context: Context) -> None:
     check_sizes(splits, gates, config)
     context.progress(3, PHASES, unit="phase")
     found = measure_overlap(context.directory, context.beat)
-    counts = report.Counts(documents.num_copies, int(dropped.sum()), gates.table())
-    report.write(config, context, origin, splits, found, counts)
     check_overlap(found, origin.max_overlap)
-    context.progress(PHASES, PHASES, unit="phase")
+    return report.Corpus(splits, found, documents.num_copies, int(dropped.sum()), gates.table())
 
 
-def open_origin(config: Config, context: Context) -> Origin:
-    """Resolve the user's files, or else the card, into records and a policy."""
-    if config.files:
-        card = TextCard.model_construct(sources=[], on=Repairs())
-        return Origin(
-            name="your own files",
-            license=config.license,
-            source="files",
-            prose="",
-            policy=policy_of(config, card),
-            max_overlap=max_overlap_of(config, card),
-            items=records_of_files(local_files(config.patterns), reader=None, cut=cut_of(config, card)),
-        )
-    named = load_card(config.card or "")
-    card = read_card(named)
-    source, items = records_of_card(card, cut=cut_of(config, card), context=context)
-    return Origin(
-        name=named.name,
-        license=license_name(named),
-        source=source,
-        prose=named.prose,
-        policy=policy_of(config, card),
-        max_overlap=max_overlap_of(config, card),
-        items=items,
-    )
-
-
-def policy_of(config: Config, card: TextCard) -> Policy:
-    """The recipe's word goes before the card's, the card's before the default."""
-    actions = {kind: getattr(config, f"on_{kind}") or action for kind, action in card.on.model_dump().items()}
-    return Policy(
-        actions=actions,
-        text_column=config.text_column or card.text_column,
-        template=None if config.text_column else card.template,
-        columns=tuple(card.columns),
-        nfc=config.normalization == "NFC",
-        min_characters=config.min_characters,
-        max_characters=config.max_characters,
-    )
-
-
-def max_overlap_of(config: Config, card: TextCard) -> float:
-    """The ceiling of the overlap gate, as a part of the documents of a split."""
-    return card.max_overlap if config.max_overlap is None else config.max_overlap
-
-
-def cut_of(config: Config, card: TextCard) -> TextCut:
-    """How text becomes documents."""
-    characters = config.document_characters or card.document_characters
-    return TextCut(config.documents, min(characters, config.max_characters), config.max_characters)
+def collect(config: Config, context: Context, rows: Iterator[Row], scratch: Path) -> SortedDocuments:
+    """Bring the documents into the order of their hashes, exact copies removed."""
+    spool = Spool(scratch)
+    for row in islice(rows, config.max_documents):
+        spool.add(row)
+        if spool.num_documents % 256 == 0:
+            context.progress(0, PHASES, unit="phase", documents=spool.num_documents)
+    return spool.sort()
 
 
 def find_near_copies(documents: SortedDocuments, scratch: Path, threshold: float | None, beat: Callable[[], None]) -> np.ndarray:
