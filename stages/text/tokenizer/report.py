@@ -109,8 +109,8 @@ tags: [tokenizer, byte-level-bpe]
 
 Learned from the train split of a corpus under the licence above; {rate:.2f} bytes per token on its test split.
 Load it with `AutoTokenizer.from_pretrained("tokenizer")`. Ids 0 to {len(SPECIAL_TOKENS) - 1} are special ({special}),
-ids {len(SPECIAL_TOKENS)} to {MIN_VOCAB_SIZE - 1} are the bytes. `encode` adds no token: put `{SPECIAL_TOKENS[0]}` before and after a
-document yourself.
+ids {len(SPECIAL_TOKENS)} to {MIN_VOCAB_SIZE - 1} are the bytes. `encode` adds no token: put `{SPECIAL_TOKENS[0]}`
+before and after a document yourself.
 
 Text that contains a special token's characters is turned into that control token by the plain call `tokenizer(text)`, as
 with every tokenizer of this kind. For text that you did not write yourself pass `split_special_tokens=True`, as the stages
