@@ -14,6 +14,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def attach_lora(
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    with warnings.catch_warnings():
+    with _quiet_peft():
         # GPT-2 mixes Conv1D, stored (in, out), with a linear head; peft sets the flag for each module and warns.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         return get_peft_model(model, config)
@@ -159,7 +160,7 @@ def load_adapter(
             f"{made_for.tensors_sha256[:12]}, but {base_folder} has tensors {found[:12]}; give the base it was made for"
         )
     base = load_causal_lm(base_folder, device=device, dtype=dtype)
-    with warnings.catch_warnings():
+    with _quiet_peft():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
             return PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
@@ -189,6 +190,14 @@ def merge(model: PeftModel) -> PreTrainedModel:
         return model.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise StageError(f"the adapter cannot be merged: {error}") from None
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 for a flag under its old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def _check_targets(model: PreTrainedModel, names: list[str]) -> list[nn.Module]:
