@@ -46,7 +46,7 @@ class Attempts:
 
     def total(self, key: str) -> float:
         """Sum of `wall_seconds` or `cpu_seconds` over all attempts."""
-        return round(sum(row.get(key, 0.0) for row in self._rows), 3)
+        return float(round(sum(row.get(key, 0.0) for row in self._rows), 3))
 
     def peak_memory_gib(self) -> float:
         """Resident memory of the largest process, in GiB."""

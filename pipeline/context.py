@@ -55,7 +55,7 @@ class Context:
         self.offline = offline
         self.facts = dict(facts or {})
         self.section = Section()
-        self.events = EventLog(directory / "events.jsonl")
+        self.events = EventLog(directory / "events.jsonl", silent=process_index != 0)
         self._metrics: list[dict[str, Any]] = []
         self._stop_signal = 0
         self._last_progress = 0.0
@@ -106,8 +106,7 @@ class Context:
     def log(self, step: int, **values: float | str) -> None:
         """Record named values at `step` in the event log (`loss=2.5, learning_rate=0.01`)."""
         self.beat()
-        if self.is_main:
-            self.events.append(step, values)
+        self.events.append(step, values)
 
     def progress(self, step: int, total: int, *, unit: str = "step", **values: float | str) -> None:
         """Show how far the stage is; cheap to call often (at most five lines a second are written)."""

@@ -28,11 +28,14 @@ class Event(NamedTuple):
 class EventLog:
     """Appends events to a file; a line that a kill cut in half is dropped by the reader."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, silent: bool = False) -> None:
         self.path = path
+        self._silent = silent  # only one process of a stage writes
 
     def append(self, step: int, values: dict[str, Any]) -> None:
         """Write one line for each of `values`, in one system call."""
+        if self._silent:
+            return
         now = round(time.time(), 3)
         lines = [json.dumps({"t": now, "step": step, "name": name, "value": _plain(value)}) for name, value in values.items()]
         payload = ("\n".join(lines) + "\n").encode()
@@ -46,7 +49,7 @@ class EventLog:
 
     def rewind(self, step: int) -> None:
         """Drop the events after `step`: a resumed stage writes them again."""
-        if self.path.exists():
+        if self.path.exists() and not self._silent:
             kept = [line for line, event in _parsed(self.path) if event.step <= step]
             write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
 

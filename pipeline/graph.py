@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.config import Input, StageConfig
 from pipeline.errors import GroundupError, RecipeError, nearest
-from pipeline.recipe import Launch, Recipe, StageSpec
+from pipeline.launch import Launch
+from pipeline.recipe import Recipe, StageSpec
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.plan import Plan
-from pipeline.process import process_id
-from pipeline.recipe import Launch
-from pipeline.store import Store
+from pipeline.launch import Launch
 
 
 class Job(BaseModel):
@@ -31,7 +28,7 @@ class Job(BaseModel):
     offline: bool
     force: bool
     cores: int
-    gpu_ids: list[int] = []
+    gpu_ids: list[str] = []
     driver: tuple[int, int]
 
 
@@ -45,27 +42,3 @@ class Outcome(BaseModel):
     exit_code: int = 0
     message: str = ""
     wall_seconds: float = 0.0
-
-
-def make_job(plan: Plan, name: str, store: Store, recipe: str, *, offline: bool, force: bool, cores: int) -> Job:
-    """Return the job for node `name` of `plan`; what it needs must be planned under it."""
-    planned = plan[name]
-    inputs = {}
-    for role, upstreams in planned.node.needs.items():
-        inputs[role] = [store.place(plan[n].node.stage, plan[n].fingerprint).final.resolve() for n in upstreams]
-    return Job(
-        recipe=recipe,
-        node=name,
-        stage=planned.node.stage,
-        produces=planned.node.config.produces,
-        fingerprint=planned.fingerprint,
-        identity=planned.identity,
-        config=planned.node.config.model_dump(mode="json"),
-        inputs=inputs,
-        launch=planned.node.launch,
-        store=store.root.resolve(),
-        offline=offline,
-        force=force,
-        cores=cores,
-        driver=process_id(),
-    )

@@ -1,4 +1,4 @@
-"""From launch settings to a command line and an environment: a pure function, so that it can be read and tested.
+"""Launch settings, and from them a command line and an environment: a pure function, so that it can be read and tested.
 
 One process is plain `python -m` (Accelerator works without its launcher, which costs seconds). More go through `accelerate
 launch`, always with an explicit config file and without inherited ACCELERATE_* variables: a user's default file must not
@@ -15,12 +15,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.recipe import Launch
+from pydantic import BaseModel, ConfigDict, Field
 
 _INHERITED = ("ACCELERATE_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "FSDP_")
 RANK = "pipeline.rank"
 LAUNCH_CONFIG = ".accelerate.json"
 """File in the partial directory that `accelerate launch` reads; JSON is YAML."""
+
+
+class Launch(BaseModel):
+    """How a stage runs; nothing here changes what it computes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    processes: int = Field(1, ge=1, le=4096)
+    """Number of processes (ranks)."""
+    gpus: int = Field(0, ge=0, le=4096)
+    """Number of GPUs that the stage gets; 0 runs on the CPU."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of each process; default: the cores shared out evenly."""
+    accelerate_config: str | None = None
+    """Accelerate's YAML file for more than one process (see configs/launch/); default: one that follows from the above."""
+    heartbeat_timeout_seconds: float = Field(900.0, gt=0)
+    """A process that gives no sign of life for so long is ended, in seconds."""
+    grace_seconds: float = Field(60.0, gt=0)
+    """Time to save the state after a request to stop, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,7 @@ def command_for(
     launch: Launch,
     partial: Path,
     *,
-    gpu_ids: list[int],
+    gpu_ids: list[str],
     cores: int,
     environment: Mapping[str, str],
 ) -> Command:
@@ -52,7 +71,7 @@ def command_for(
     clean = {key: value for key, value in environment.items() if not key.startswith(_INHERITED)}
     threads = str(threads_per_process(launch, cores))
     clean |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
-    clean["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
+    clean["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
     clean["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), os.getcwd(), environment.get("PYTHONPATH", "")]))
     if launch.processes == 1:
         return Command([sys.executable, "-m", RANK, str(partial)], clean, None)

@@ -18,33 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import RecipeError, nearest
+from pipeline.launch import Launch
 from pipeline.strict_yaml import Document, load_yaml, parse_scalar
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _RECIPE_KEYS = ("name", "description", "seed", "stages")
 _STAGE_KEYS = ("stage", "needs", "matrix", "launch")
-
-
-class Launch(BaseModel):
-    """How a stage runs; nothing here changes what it computes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    processes: int = Field(1, ge=1, le=4096)
-    """Number of processes (ranks)."""
-    gpus: int = Field(0, ge=0, le=4096)
-    """Number of GPUs that the stage gets; 0 runs on the CPU."""
-    threads: int | None = Field(None, ge=1)
-    """CPU threads of each process; default: the cores shared out evenly."""
-    accelerate_config: str | None = None
-    """Accelerate's YAML file for more than one process (see configs/launch/); default: one that follows from the above."""
-    heartbeat_timeout_seconds: float = Field(900.0, gt=0)
-    """A process that gives no sign of life for so long is ended, in seconds."""
-    grace_seconds: float = Field(60.0, gt=0)
-    """Time to save the state after a request to stop, in seconds."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +13,9 @@ from types import FrameType
 from typing import Any
 
 from pipeline.executors import Executor
-from pipeline.job import Outcome, make_job
+from pipeline.job import Job, Outcome
 from pipeline.plan import Plan, record_adoption
+from pipeline.process import process_id
 from pipeline.store import Store
 
 
@@ -33,8 +32,7 @@ class RunState:
         """0 done, 1 or 2 as the first failure says, 130 or 143 interrupted."""
         if self.stopped_by:
             return 128 + self.stopped_by
-        codes = [outcome.exit_code for outcome in self.outcomes.values() if outcome.state == "failed"]
-        return codes[0] if codes else 0
+        return next((outcome.exit_code for outcome in self.outcomes.values() if outcome.exit_code), 0)
 
 
 def run_plan(
@@ -74,13 +72,36 @@ def run_plan(
                     order.done(name)
                 else:
                     job = make_job(plan, name, store, recipe, offline=offline, force=name in force, cores=cores)
-                    state.running[name] = time.time()
                     futures[executor.submit(job)] = name
             if futures:
                 _collect(futures, state, order, notify, lambda name: _link(plan, name, store, recipe))
         executor.shutdown()
     notify(state)
     return state
+
+
+def make_job(plan: Plan, name: str, store: Store, recipe: str, *, offline: bool, force: bool, cores: int) -> Job:
+    """Return the job for node `name` of `plan`; what it needs must be planned under it."""
+    planned = plan[name]
+    inputs = {}
+    for role, upstreams in planned.node.needs.items():
+        inputs[role] = [store.place(plan[n].node.stage, plan[n].fingerprint).final.resolve() for n in upstreams]
+    return Job(
+        recipe=recipe,
+        node=name,
+        stage=planned.node.stage,
+        produces=planned.node.config.produces,
+        fingerprint=planned.fingerprint,
+        identity=planned.identity,
+        config=planned.node.config.model_dump(mode="json"),
+        inputs=inputs,
+        launch=planned.node.launch,
+        store=store.root.resolve(),
+        offline=offline,
+        force=force,
+        cores=cores,
+        driver=process_id(),
+    )
 
 
 def _without_running(name: str, plan: Plan, store: Store, recipe: str, state: RunState) -> Outcome | None:
@@ -113,9 +134,12 @@ def _collect(
     link: Callable[[str], None],
 ) -> None:
     finished, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
+    for future, name in futures.items():
+        if future.running():
+            state.running.setdefault(name, time.time())
     for future in finished:
         name = futures.pop(future)
-        state.running.pop(name)
+        state.running.pop(name, None)
         state.outcomes[name] = future.result()
         if state.outcomes[name].state in ("done", "cached"):
             link(name)
@@ -144,15 +168,3 @@ class _StopSignals:
         if not self._state.stopped_by:
             self._state.stopped_by = number
             threading.Thread(target=self._executor.cancel, daemon=True).start()
-
-
-def count_gpus() -> int:
-    """Return the number of NVIDIA GPUs that this process may use, without loading a tensor library."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())

@@ -194,11 +194,13 @@ def _silent_rank(partial: Path, timeout_seconds: float) -> str | None:
 
 
 def _failure(partial: Path, code: int) -> GroundupError:
-    """Return the error of the rank that failed first, with the class that fits its exit code."""
+    """Return the error of the rank that failed first; one that was only told to stop because another died is not it."""
     for path in sorted(partial.glob(f"{ERROR}.*"), key=lambda path: path.stat().st_mtime):
         try:
             told: dict[str, Any] = json.loads(path.read_bytes())
         except ValueError:
+            continue
+        if told["exit_code"] in (130, 143):
             continue
         error = StageError(str(told["message"]))
         error.exit_code = int(told["exit_code"])
@@ -206,7 +208,7 @@ def _failure(partial: Path, code: int) -> GroundupError:
     if code < 0:
         hint = " (the system may have run out of memory)" if code == -signal.SIGKILL else ""
         return StageError(f"killed by {signal.Signals(-code).name}{hint}")
-    return StageError(f"ended with exit code {code} without saying why; its log tells more")
+    return StageError(f"one of its processes died (exit code {code}); its log tells more. Run again to go on from its last state")
 
 
 def _interrupted(stop: _Stop) -> GroundupError:

@@ -27,7 +27,7 @@ class Executor(Protocol):
         ...
 
 
-def make_executor(name: str, *, jobs: int, gpus: int) -> Executor:
+def make_executor(name: str, *, jobs: int) -> Executor:
     """Return the executor called `name`.
 
     Raises:
@@ -37,4 +37,4 @@ def make_executor(name: str, *, jobs: int, gpus: int) -> Executor:
         raise RecipeError(f"--executor {name}: unknown executor ({nearest(name, KNOWN)})")
     from pipeline.executors.local import LocalExecutor
 
-    return LocalExecutor(jobs=jobs, gpus=gpus)
+    return LocalExecutor(jobs=jobs)

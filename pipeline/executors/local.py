@@ -20,10 +20,10 @@ from pipeline.launch import project_root
 class LocalExecutor:
     """Runs at most `jobs` workers at a time; a job that wants GPUs waits until enough are free."""
 
-    def __init__(self, *, jobs: int, gpus: int) -> None:
+    def __init__(self, *, jobs: int) -> None:
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="worker")
-        self._num_gpus = gpus
-        self._free = set(range(gpus))
+        self._free = visible_gpus()
+        self._num_gpus = len(self._free)
         self._changed = threading.Condition()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._cancelled = False
@@ -59,13 +59,13 @@ class LocalExecutor:
             return self._run_worker(job.model_copy(update={"gpu_ids": gpu_ids}))
         finally:
             with self._changed:
-                self._free.update(gpu_ids)
+                self._free = sorted([*self._free, *gpu_ids])
                 self._changed.notify_all()
 
-    def _take_gpus(self, number: int) -> list[int]:
+    def _take_gpus(self, number: int) -> list[str]:
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled or len(self._free) >= number)
-            return [self._free.pop() for _ in range(0 if self._cancelled else number)]
+            return [self._free.pop(0) for _ in range(0 if self._cancelled else number)]
 
     def _run_worker(self, job: Job) -> Outcome:
         """Output goes to a file, not to a pipe: a worker must be able to finish after its driver was killed."""
@@ -102,3 +102,15 @@ def _outcome(exit_code: int, told: bytes, complained: bytes) -> Outcome:
         reason = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
         tail = complained.decode(errors="replace").strip().splitlines()[-1:]
         return Outcome(state="failed", exit_code=1, message=f"its worker was {reason}; run again. {' '.join(tail)}".strip())
+
+
+def visible_gpus() -> list[str]:
+    """Return the ids of the NVIDIA GPUs that this process may use, without loading a tensor library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]

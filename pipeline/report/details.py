@@ -10,6 +10,7 @@ from pipeline.artifact import Record
 from pipeline.report import numbers
 from pipeline.report.collect import Facts, Stage
 
+MAX_FILES = 200
 PRIVATE = frozenset({"argv", "cwd", "directory", "home", "host", "hostname", "path", "pid", "user"})
 """Facts about the machine that a report, which may be published, leaves out."""
 
@@ -65,6 +66,9 @@ def _identity(record: Record) -> list[Detail]:
 
 
 def _files(record: Record) -> Detail:
-    rows = [[name, numbers.size(entry.size), entry.sha256[:12]] for name, entry in record.files.items()]
+    listed = list(record.files.items())[:MAX_FILES]
+    rows = [[name, numbers.size(entry.size), entry.sha256[:12]] for name, entry in listed]
+    if left := len(record.files) - len(listed):
+        rows.append([f"and {left:,} more, all in record.json", "", ""])
     total = sum(entry.size for entry in record.files.values())
-    return Detail(f"Files ({len(rows)}, {numbers.size(total)})", ["file", "size", "sha256, first 12"], rows)
+    return Detail(f"Files ({len(record.files):,}, {numbers.size(total)})", ["file", "size", "sha256, first 12"], rows)

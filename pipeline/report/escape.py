@@ -15,7 +15,7 @@ _UNSEEN = re.compile(
     "\u2028\u2029\ufeff\ufdd0-\ufdef\ufff9-\uffff\ud800-\udfff]"  # separators, BOM, noncharacters, lone surrogates
 )
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#!|~$])")
-_BLOCK_START = re.compile(r"^(\s*)([-+=:]|\d+(?=[.)]))")
+_BLOCK_START = re.compile(r"^(\s*)([-+=:]|\d+(?=[.)](?:\s|$)))")
 VOID = frozenset({"img", "meta", "br", "col"})
 
 

@@ -19,7 +19,7 @@ def render_markdown(report: Report) -> str:
     figures = count(1)
     parts = [f"# {to_markdown(report.name)}"]
     parts += [to_markdown(text) for text in (report.introduction, report.verdict) if text]
-    parts += [f"> **Warning:** {to_markdown(text)}" for text in report.warnings]
+    parts += [f"> **Warning:** {to_markdown(text)}" for _, text in report.warnings]
     if report.headlines:
         parts.append(table(["stage", "figure", "split", "value"], [_headline(one.stage, one.metric) for one in report.headlines]))
     parts += ["## The stages at a glance", _overview(report)]

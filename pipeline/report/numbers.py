@@ -64,4 +64,4 @@ def cell(value: Any) -> str:
 
 def exact(value: Any) -> str:
     """Return `value` exactly: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

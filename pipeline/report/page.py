@@ -81,7 +81,7 @@ def _header(report: Report) -> Html:
         element("h1", report.name),
         paragraph(report.introduction, "lead") if report.introduction else "",
         element("p", report.verdict, class_="verdict"),
-        *(note(text, "note warning") for text in report.warnings),
+        *(note(text, f"note {kind}") for kind, text in report.warnings),
         element("div", *tiles, class_="tiles") if tiles else "",
         element("h2", "The stages at a glance", class_="plain"),
         graph(report.stages),

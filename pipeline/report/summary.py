@@ -28,7 +28,7 @@ class Report:
     name: str
     introduction: str
     verdict: str
-    warnings: list[str]
+    warnings: list[tuple[str, str]]
     headlines: list[Headline]
     stages: list[Stage]
     total: Cost
@@ -78,14 +78,16 @@ def _verdict(stages: Sequence[Stage], total: Cost) -> str:
     return verdict
 
 
-def _warnings(stages: Sequence[Stage]) -> list[str]:
+def _warnings(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+    """Return (`failed` or `adopted`, sentence) for what nobody may overlook."""
     warnings = []
     for stage in stages:
         name = stage.node.name
         if stage.node.status == "failed":
-            warnings.append(f"{name} failed: what needs it is missing or from an earlier run.")
+            warnings.append(("failed", f"{name} failed: what needs it is missing or from an earlier run."))
         if stage.node.status == "adopted" or (stage.node.artifact and stage.node.artifact.record.adopted):
-            warnings.append(f"{name} was adopted: its code changed after it ran, and a person said that the result stays.")
+            words = f"{name} was adopted: its code changed after it ran, and a person said that the result stays."
+            warnings.append(("adopted", words))
     return warnings
 
 

@@ -112,6 +112,16 @@ def test_exact_values_stand_in_the_details(node):
         assert node.artifact.record.files["figures/a.svg"].sha256[:12] in text
 
 
+def test_a_long_list_of_files_is_cut_and_says_so(tmp_path):
+    def fill(context):
+        for index in range(205):
+            (context.samples / f"{index}.txt").touch()
+
+    page, _ = report(ReportNode("stage", artifact=make_artifact(tmp_path / "stage", fill)))
+    assert "Files (207, " in text_of(page)
+    assert "and 7 more, all in record.json" in text_of(page)
+
+
 def test_the_name_of_the_host_is_not_published(node):
     for text in report(node):
         assert "a CPU" in text

@@ -122,6 +122,12 @@ def test_any_text_in_a_fence_stays_in_it(text):
     assert token.content.split("\n") == [*re.split(r"\n", visible(text).replace("\r", "\n")), ""]
 
 
+def test_numbers_and_common_signs_in_markdown_stay_legible():
+    for text in ("4.012", "1,234", "3 min 05 s", "a.txt", "x - y", "50 % + 1", "-", "–"):
+        assert to_markdown(text) in (text, f"\\{text}")
+    assert to_markdown("4.012 byte/token") == "4.012 byte/token"
+
+
 def test_direction_marks_and_controls_are_shown_by_name():
     assert visible("a\u202eb\x00c\x1b\x7f\x85\ud800\r\nd\te") == "a⟨U+202E⟩b␀c␛␡⟨U+0085⟩⟨U+D800⟩\nd\te"
 

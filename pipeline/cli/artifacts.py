@@ -1,0 +1,162 @@
+"""`groundup show`, `diff`, `verify`, `gc` and `chat`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.artifact import Artifact, Record, differences
+from pipeline.cli.session import NOTE
+from pipeline.errors import Damaged, InputError
+from pipeline.launch import project_root
+from pipeline.plan import differences as identity_differences
+from pipeline.store import Store, lock_owner
+
+
+def find_artifact(store: Store, text: str) -> Artifact:
+    """Return the artifact at a directory, or the one whose fingerprint begins with `text`.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return Artifact.open(path.resolve())
+    found = [path for path in store.all() if _fingerprint(path).startswith(text)] if len(text) >= 4 else []
+    if len(found) != 1:
+        hint = f"{len(found)} artifacts begin so; give more digits" if found else "give a directory, or at least 4 digits"
+        raise InputError(f"'{text}' names no artifact: {hint}")
+    return Artifact.open(found[0])
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        return Record.load(path).fingerprint
+    except Damaged:
+        return ""
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print the record of an artifact."""
+    artifact = find_artifact(Store(arguments.store), arguments.artifact)
+    record = artifact.record
+    if arguments.json:
+        print(record.model_dump_json(indent=1))
+        return 0
+    print(f"{record.name}  {record.stage}  {record.fingerprint}")
+    for title, values in (("config", record.config), ("made by", record.provenance)):
+        print(f"\n{title}")
+        for key, value in values.items():
+            print(f"  {key:<28} {json.dumps(value, ensure_ascii=False)}")
+    print("\ninputs")
+    for role, entries in record.inputs.items():
+        for entry in entries:
+            print(f"  {role:<28} {entry.fingerprint[:8]}  {entry.stage}")
+    print("\nmetrics")
+    for row in record.metrics:
+        split = f" ({row['split']})" if row.get("split") else ""
+        interval = f"  [{row['interval'][0]:.4g}, {row['interval'][1]:.4g}]" if row.get("interval") else ""
+        print(f"  {row['name'] + split:<40} {row['value']:.6g} {row['unit']}{interval}  n={row['n']}")
+    size = sum(entry.size for entry in record.files.values())
+    print(f"\nfiles  {len(record.files)}, {size / 2**20:.1f} MiB")
+    for adoption in record.adopted:
+        print(f"\nkept on {adoption.time} for newer code: {adoption.code_before[:8]} -> {adoption.code_after[:8]}")
+    return 0
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Print what differs between two artifacts: config, code, inputs, sources, metrics."""
+    store = Store(arguments.store)
+    first, second = (find_artifact(store, text).record for text in arguments.artifact)
+    lines = identity_differences(first.identity, second.identity)
+    before = {(row["name"], row.get("split")): row["value"] for row in first.metrics}
+    after = {(row["name"], row.get("split")): row["value"] for row in second.metrics}
+    metrics = []
+    for key in [key for key in before if key in after and before[key] != after[key]]:
+        label = f"{key[0]} ({key[1]})" if key[1] else key[0]
+        metrics.append(f"{label}: {before[key]:.6g} -> {after[key]:.6g} ({after[key] - before[key]:+.4g})")
+    if arguments.json:
+        print(json.dumps({"identity": lines, "metrics": metrics}, indent=1))
+        return 0
+    print(f"{first.fingerprint[:8]} -> {second.fingerprint[:8]}")
+    print("\n".join(f"  {line}" for line in lines) or "  the same identity")
+    print("metrics\n" + ("\n".join(f"  {line}" for line in metrics) or "  equal"))
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Hash every file of every artifact and compare it with the record; also the links under runs/."""
+    store = Store(arguments.store)
+    damaged = 0
+    paths = list(store.all())
+    for path in paths:
+        try:
+            lines = differences(path, Record.load(path))
+        except Damaged as damage:
+            lines = [str(damage)]
+        damaged += bool(lines)
+        for line in lines:
+            print(f"damaged  {path.relative_to(store.artifacts)}: {line}")
+    broken = [link for link in store.runs.glob("*/*") if link.is_symlink() and not link.exists()]
+    for link in broken:
+        print(f"broken   {link}: its artifact is gone; run the recipe again")
+    print(
+        f"{len(paths)} artifacts, {damaged} damaged" + ("; run the recipe again: damaged ones are made anew" if damaged else "")
+    )
+    return 1 if damaged or broken else 0
+
+
+def gc(arguments: argparse.Namespace) -> int:
+    """Show, and with --delete remove, the artifacts and partial directories that no recipe's last run uses."""
+    store = Store(arguments.store)
+    used = _used(store)
+    doomed = [path for path in store.all() if os.path.realpath(path) not in used]
+    doomed += [path for path in sorted(store.artifacts.glob("*/.*")) if path.is_dir() and not _in_use(path, used)]
+    total = 0
+    for path in doomed:
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        total += size
+        print(f"{'removed' if arguments.delete else 'unused'}  {path.relative_to(store.artifacts)}  {size / 2**20:.1f} MiB")
+        if arguments.delete:
+            shutil.rmtree(path)
+    hint = "" if arguments.delete or not doomed else "; remove with: groundup gc --delete"
+    print(f"{len(doomed)} unused, {total / 2**20:.1f} MiB{hint}")
+    return 0
+
+
+def _used(store: Store) -> set[str]:
+    """Paths that the last runs of all recipes use, with all that went into them."""
+    used: set[str] = set()
+    pending = [Path(os.path.realpath(link)) for link in store.runs.glob("*/*") if link.is_symlink() and link.exists()]
+    for note in store.runs.glob(f"*/{NOTE}"):
+        for values in json.loads(note.read_bytes())["nodes"].values():
+            place = store.place(values["stage"], values["fingerprint"])
+            used.add(os.path.realpath(place.partial))
+            pending += [place.final] if place.final.exists() else []
+    while pending:
+        path = pending.pop()
+        if (real := os.path.realpath(path)) not in used:
+            used.add(real)
+            try:
+                inputs = Record.load(path).inputs
+            except Damaged:
+                continue
+            pending += [store.place(entry.stage, entry.fingerprint).final for entries in inputs.values() for entry in entries]
+    return used
+
+
+def _in_use(path: Path, used: set[str]) -> bool:
+    lock = path.with_name(path.name.removesuffix(".partial") + ".lock")
+    return os.path.realpath(path) in used or lock_owner(lock) is not None
+
+
+def chat(arguments: argparse.Namespace) -> int:
+    """Start the chat of the text wing in this terminal."""
+    artifact = find_artifact(Store(arguments.store), arguments.artifact)
+    command = [sys.executable, "-m", "stages.text.chat", str(artifact.path), *arguments.options]
+    return subprocess.call(command, env=os.environ | {"PYTHONPATH": str(project_root())})

@@ -1,0 +1,46 @@
+"""`groundup stages` and `groundup cards`."""
+
+from __future__ import annotations
+
+import argparse
+
+from pydantic_core import PydanticUndefined
+
+from pipeline.cards import card_names, load_card
+from pipeline.config import StageConfig
+from pipeline.graph import config_class
+from pipeline.launch import project_root
+
+
+def stages(_arguments: argparse.Namespace) -> int:
+    """List the kinds of stages that this checkout holds, with every parameter."""
+    root = project_root()
+    for path in sorted(root.glob("stages/*/*/config.py")):
+        stage = ".".join(path.relative_to(root).parts[:-1])
+        config = config_class(stage, "stages")
+        print(f"{stage}  makes a {config.produces}")
+        for role, wanted in config.inputs.items():
+            print(f"  needs.{role:<22} {' or '.join(wanted.kinds)}{' (optional)' if wanted.optional else ''}: {wanted.help}")
+        for line in parameter_lines(config):
+            print(f"  {line}")
+        print()
+    return 0
+
+
+def parameter_lines(config: type[StageConfig]) -> list[str]:
+    """Return one line for each parameter: name, default, meaning with its unit."""
+    lines = []
+    for name, field in config.model_fields.items():
+        default = (
+            "required" if field.default is PydanticUndefined and field.default_factory is None else f"{field.get_default()!r}"
+        )
+        lines.append(f"{name:<28} {default:<14} {' '.join((field.description or '').split())}")
+    return lines
+
+
+def cards(_arguments: argparse.Namespace) -> int:
+    """List the data cards."""
+    for name in card_names():
+        card = load_card(name)
+        print(f"{name:<22} {card.license:<14} {card.front_matter.get('pretty_name', '')}")
+    return 0

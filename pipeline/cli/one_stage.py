@@ -1,0 +1,117 @@
+"""`python -m stages.text.tokenizer`: one stage alone, its config keys as flags, its inputs by directory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pipeline.artifact import Artifact
+from pipeline.cli.listings import parameter_lines
+from pipeline.config import StageConfig
+from pipeline.errors import GroundupError, RecipeError, StoreError
+from pipeline.executors import make_executor
+from pipeline.fingerprint import fingerprint_of, identity_of
+from pipeline.graph import Node, add_working_directory, config_class
+from pipeline.job import Job
+from pipeline.launch import Launch
+from pipeline.process import process_id
+from pipeline.progress import tail
+from pipeline.store import Store
+from pipeline.strict_yaml import parse_scalar
+
+
+def main(package: str) -> None:
+    """Run stage `package` with the command line's values; the result is an artifact like any other."""
+    try:
+        code = _run(package, sys.argv[1:])
+    except GroundupError as error:
+        print(f"{package}: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _run(package: str, arguments: list[str]) -> int:
+    add_working_directory()
+    kind = config_class(package, package)
+    parsed = _parser(package, kind).parse_args(arguments)
+    values = {name: parse_scalar(text) for name in kind.model_fields if (text := getattr(parsed, name)) is not None}
+    config = kind.parse(values, where=package)
+    inputs = {
+        role: [Artifact.open(Path(path).resolve()) for path in getattr(parsed, f"needs_{role}") or []] for role in kind.inputs
+    }
+    _check_inputs(package, kind, inputs)
+    store = Store(parsed.store)
+    node = Node(package.rpartition(".")[2], package, config, {}, Launch(processes=parsed.processes))
+    fingerprints = {role: [a.fingerprint for a in found] for role, found in inputs.items() if found}
+    identity = identity_of(node, fingerprints, store.hashes, offline=parsed.offline)
+    fingerprint = fingerprint_of(identity)
+    job = Job(
+        recipe="",
+        node=node.name,
+        stage=package,
+        produces=kind.produces,
+        fingerprint=fingerprint,
+        identity=identity,
+        config=config.model_dump(mode="json"),
+        inputs={role: [a.path for a in found] for role, found in inputs.items() if found},
+        launch=node.launch,
+        store=parsed.store.resolve(),
+        offline=parsed.offline,
+        force=False,
+        cores=len(os.sched_getaffinity(0)),
+        driver=process_id(),
+    )
+    return _submit(job, store)
+
+
+def _submit(job: Job, store: Store) -> int:
+    executor = make_executor("local", jobs=1)
+    try:
+        outcome = executor.submit(job).result()
+    except KeyboardInterrupt:
+        executor.cancel()
+        executor.shutdown()
+        return 130
+    place = store.place(job.stage, job.fingerprint)
+    if outcome.state not in ("done", "cached"):
+        for line in tail(place.partial / "log.txt", 15):
+            print(f"  | {line}", file=sys.stderr)
+        raise StoreError(outcome.message) if outcome.exit_code == 1 else RecipeError(outcome.message)
+    print(place.final)
+    return 0
+
+
+def _parser(package: str, kind: type[StageConfig]) -> argparse.ArgumentParser:
+    summary = " ".join((kind.__doc__ or "").split())
+    parser = argparse.ArgumentParser(prog=f"python -m {package}", description=summary)
+    lines = {line.split()[0]: line for line in parameter_lines(kind)}
+    for role, wanted in kind.inputs.items():
+        parser.add_argument(
+            f"--needs.{role}",
+            dest=f"needs_{role}",
+            metavar="ARTIFACT",
+            nargs="+" if wanted.many else 1,
+            required=not wanted.optional,
+            help=f"directory of a {' or '.join(wanted.kinds)}: {wanted.help}",
+        )
+    for name in kind.model_fields:
+        text = lines[name].removeprefix(name).strip().replace("%", "%%")
+        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, metavar="VALUE", help=text)
+    parser.add_argument(
+        "--store", type=Path, default=Path(os.environ.get("GROUNDUP_STORE", ".")), help="holds artifacts/ (default: here)"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="number of processes")
+    parser.add_argument("--offline", action="store_true", help="forbid the network")
+    return parser
+
+
+def _check_inputs(package: str, kind: type[StageConfig], inputs: dict[str, list[Artifact]]) -> None:
+    for role, found in inputs.items():
+        for artifact in found:
+            if artifact.record.produces not in kind.inputs[role].kinds:
+                wanted = " or ".join(kind.inputs[role].kinds)
+                raise RecipeError(
+                    f"{package}: --needs.{role} takes a {wanted}, but {artifact.path.name} is a {artifact.record.produces}"
+                )

@@ -1,0 +1,106 @@
+"""`groundup status` and `groundup logs`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Record
+from pipeline.cli.run import paint
+from pipeline.cli.session import NOTE, read_note
+from pipeline.errors import Damaged, InputError, nearest
+from pipeline.events import latest
+from pipeline.process import ProcessId, is_alive
+from pipeline.progress import duration, how_far
+from pipeline.store import Place, Store, lock_owner
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show each stage of one recipe, or of all that were run in this store."""
+    store = Store(arguments.store)
+    recipes = (
+        [arguments.recipe] if arguments.recipe else [Path(note.parent.name) for note in sorted(store.runs.glob(f"*/{NOTE}"))]
+    )
+    found = {name: _rows(store, note) for name, note in (read_note(store, recipe) for recipe in recipes)}
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    if not found:
+        print("nothing was run in this store yet; begin with: groundup run configs/quickstart.yaml")
+    for name, rows in found.items():
+        print(f"{name}")
+        for row in rows:
+            parts = [
+                f"  {row['name']:<24}",
+                paint(row["state"].ljust(12), row["state"]),
+                row["time"].rjust(12),
+                "  ",
+                row["detail"],
+            ]
+            print("".join(parts).rstrip())
+    return 0
+
+
+def _rows(store: Store, note: dict[str, Any]) -> list[dict[str, str]]:
+    driver_alive = is_alive(ProcessId(*note["driver"]))
+    rows = []
+    for name, values in note["nodes"].items():
+        place = store.place(values["stage"], values["fingerprint"])
+        state, seconds, detail = _state(place, driver_alive)
+        time_text = duration(seconds) if seconds else ""
+        rows.append({"name": name, "state": state, "time": time_text, "detail": detail, "fingerprint": values["fingerprint"][:8]})
+    return rows
+
+
+def _state(place: Place, driver_alive: bool) -> tuple[str, float, str]:
+    if owner := lock_owner(place.lock):
+        events = latest(place.partial / "events.jsonl")
+        orphan = "" if is_alive(owner.get("driver", ProcessId(0, 0))) else "  (its driver is gone; it goes on)"
+        return "running", time.time() - place.lock.stat().st_mtime, how_far(events) + orphan
+    try:
+        record = Record.load(place.final)
+        return "done", float(record.provenance.get("wall_seconds", 0.0)), f"{place.final.name}"
+    except Damaged as damage:
+        if place.final.exists():
+            return "damaged", 0.0, str(damage)
+    if failure := _failure(place.partial):
+        return "failed", 0.0, failure
+    if place.partial.is_dir():
+        return "stopped", 0.0, how_far(latest(place.partial / "events.jsonl")) or "before its first step"
+    return ("waiting" if driver_alive else "not run"), 0.0, ""
+
+
+def _failure(partial: Path) -> str | None:
+    for path in sorted(partial.glob(".error.json.*")):
+        try:
+            told = json.loads(path.read_bytes())
+        except ValueError:
+            continue
+        if told["exit_code"] not in (130, 143):
+            return str(told["message"]).splitlines()[0]
+    return None
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Print the log of one stage, and with -f what is added until the stage ends."""
+    store = Store(arguments.store)
+    name, note = read_note(store, arguments.recipe)
+    if arguments.stage not in note["nodes"]:
+        raise InputError(f"'{name}' has no stage '{arguments.stage}' ({nearest(arguments.stage, note['nodes'])})")
+    values = note["nodes"][arguments.stage]
+    place = store.place(values["stage"], values["fingerprint"])
+    path = next((found for found in (place.partial / "log.txt", place.final / "log.txt") if found.exists()), None)
+    if path is None:
+        raise InputError(f"stage '{arguments.stage}' has not run yet, so it has no log")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        sys.stdout.write(file.read())
+        while arguments.follow and lock_owner(place.lock):
+            time.sleep(0.3)
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+        sys.stdout.write(file.read())
+    return 0
