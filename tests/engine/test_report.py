@@ -233,7 +233,7 @@ def test_headlines_are_what_stages_marked_else_what_was_tested(tmp_path):
 
 
 def test_a_recipe_of_ten_stages_is_written_within_its_time(tmp_path):
-    """In a process of its own: 0.3 s is the budget, tripled for a busy machine; no tensor library, no matplotlib."""
+    """0.3 s of CPU, in a process of its own, the best of three on a busy machine; no tensor library, no matplotlib."""
     make_artifact(tmp_path / "stage", everything("word"))
     program = f"""
 import json, sys, time
@@ -242,13 +242,16 @@ from pipeline.artifact import Artifact
 from pipeline.report import ReportNode, build_report
 artifact = Artifact.open(Path({str(tmp_path / "stage")!r}))
 nodes = [ReportNode(f"n{{i}}", [f"n{{i - 1}}"] if i else [], "cached", artifact) for i in range(10)]
-start = time.perf_counter()
-build_report("ten", nodes, recipe_text="", command="")
-print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))
+took = []
+for _ in range(3):
+    start = time.process_time()
+    build_report("ten", nodes, recipe_text="", command="")
+    took.append(time.process_time() - start)
+print(json.dumps([min(took), sorted(sys.modules)]))
 """
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     seconds, modules = json.loads(output)
-    assert seconds < 0.9
+    assert seconds < 0.3
     assert not {"torch", "numpy", "matplotlib", "transformers", "datasets", "stages"} & set(modules)
 
 
