@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,6 +48,22 @@ class Batch:
             return self
         positions = None if self.position_ids is None else self.position_ids.to(device, non_blocking=True)
         return Batch(self.input_ids.to(device, non_blocking=True), self.labels.to(device, non_blocking=True), positions)
+
+
+class Rows(Protocol):
+    """What training reads: an endless, index-addressed sequence of rows (or of groups of rows)."""
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Return what lies at the global `indices`."""
+        ...
+
+    def num_supervised(self, indices: Sequence[int]) -> int:
+        """Return how many labels count at `indices`."""
+        ...
+
+    def waste(self) -> dict[str, float]:
+        """Return what the layout costs in one epoch."""
+        ...
 
 
 class PackedRows:
@@ -135,13 +151,15 @@ class PackedRows:
             end = min(int(self._ends[place]), stop)
             tokens = self._store.document(self._documents[which])
             here = slice(start - row * self.context_length, end - row * self.context_length)
-            input_ids[here], labels[here] = _pieces(tokens, start - begin, end - begin, bos_id=self._bos_id, eos_id=self._eos_id)
+            input_ids[here], labels[here] = document_span(
+                tokens, start - begin, end - begin, bos_id=self._bos_id, eos_id=self._eos_id
+            )
             position_ids[here] = np.arange(end - start)
             start, place = end, place + 1
         position_ids[stop - row * self.context_length :] = np.arange(self.context_length - (stop - row * self.context_length))
 
 
-def _pieces(tokens: NDArray[Any], start: int, stop: int, *, bos_id: int, eos_id: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def document_span(tokens: NDArray[Any], start: int, stop: int, *, bos_id: int, eos_id: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return positions [start, stop) of `[bos] tokens` and of `tokens [eos]`."""
     inputs, labels = np.full(stop - start, bos_id, np.int64), np.full(stop - start, eos_id, np.int64)
     first = 1 if start == 0 else 0

@@ -26,7 +26,7 @@ from pipeline.errors import StageError
 from stages.common.checkpoint import Checkpoint, check_identity, newest_checkpoint, save_checkpoint
 from stages.common.guards import check_finite, check_supervised
 from stages.common.optimizers import load_optimizer_tensors, optimizer_tensors, parameter_names
-from stages.common.packing import PackedRows, rows_of_step
+from stages.common.packing import Rows, rows_of_step
 from stages.common.schedule import check_schedule, set_learning_rates, wsd_factor
 
 PARTS = ("model", "optimizer")
@@ -118,7 +118,7 @@ class Training:
         model: nn.Module,
         module: nn.Module,
         optimizers: list[Optimizer],
-        rows: PackedRows,
+        rows: Rows,
         plan: TrainingPlan,
         identity: Mapping[str, Any],
         evaluate: Callable[[int], None] | None = None,

@@ -21,7 +21,7 @@ from tests.equivalence.inputs import TINY, launch, make_inputs
 
 pytestmark = pytest.mark.slow
 
-VALUES = TINY | {"num_steps": 8, "prompts": [], "checkpoint_seconds": 1e-6, "keep_checkpoints": 20}
+VALUES = TINY | {"num_steps": 8, "prompts": [], "num_evaluations": 4, "keep_checkpoints": 4}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_mean_of_means_would_be_noticed(tmp_path, inputs, single):
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_training_goes_on_with_another_number_of_processes(tmp_path, inputs, single, before, after):
     assert launch(tmp_path, inputs, VALUES, num_processes=before).returncode == 0
-    for step in (5, 6, 7, 8):
+    for step in (6, 8):  # so that it goes on from step 4
         path = tmp_path / "checkpoints" / "training" / f"step-{step:08d}"
         (path / "manifest.json").unlink()
     assert_close(single, trained(tmp_path, inputs, num_processes=after))
@@ -80,7 +80,7 @@ def test_sigterm_saves_in_every_process_and_the_same_command_goes_on(tmp_path, i
     command = [sys.executable, "-m", "tests.equivalence.inputs", str(tmp_path), str(inputs), json.dumps(values)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not any(event.name == "loss" for event in read_events(tmp_path / "events.jsonl")):
-        time.sleep(0.02)
+        time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
     if process.returncode == 0:

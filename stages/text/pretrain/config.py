@@ -34,7 +34,7 @@ class Config(StageConfig):
     depth: Count = 4
     """The dial: number of layers; width, heads, batch, learning rates and horizon follow from it unless set below."""
     hidden_size: Count | None = None
-    """Width of the residual stream; None: 64 x depth."""
+    """Width of the residual stream; None: 32 x depth up to depth 4, 48 x up to 8, then 64 x depth."""
     num_layers: Count | None = None
     """Transformer blocks; None: depth."""
     head_dim: Count | None = None
@@ -48,7 +48,7 @@ class Config(StageConfig):
     context_length: Annotated[int, Field(ge=2)] | None = None
     """Tokens in one row, and positions of the model; None: 512 up to depth 8, then 1024."""
     tie_embeddings: bool | None = None
-    """Share the token table with the output head; None: yes below 50 million parameters."""
+    """Share the token table with the output head; None: below 50 million parameters, unless token statistics fill both."""
     token_statistics_init: bool = True
     """Start the token table and an untied head from the bigram counts of the training tokens instead of from noise."""
 
@@ -62,7 +62,11 @@ class Config(StageConfig):
     global_batch_size_tokens: Count | None = None
     """Tokens in one step over all processes, rounded to whole rows; None: follows from depth."""
     micro_batch_size: Count | None = None
-    """Rows in one forward pass of one process; None: as many as keep a pass near 4,096 tokens on CPU, 32,768 on GPU."""
+    """Rows in one forward pass of one process; None: as many as keep a pass near 4,096 tokens on CPU, 32,768 on GPU.
+    With layout grouped a forward pass takes as many documents as fit into that many full rows."""
+    layout: Literal["packed", "grouped"] = "packed"
+    """packed: documents follow each other in rows of one length; grouped: one document per row, rows of like length together,
+    faster on a CPU where documents are short. Both lose no token."""
     isolate_documents: bool = True
     """Keep packed documents from seeing each other, exactly; false is plain causal attention over the row, and faster."""
 

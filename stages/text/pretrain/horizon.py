@@ -16,12 +16,12 @@ SAFETY = 0.94
 """Share of the remaining budget that is planned: a machine may be slower later than it was when it was timed."""
 
 
-def steps_without_budget(config: Config, shape: Shape, *, rows_per_step: int) -> int:
+def steps_without_budget(config: Config, shape: Shape, *, tokens_per_step: int) -> int:
     """Return the steps of a horizon in steps or tokens, or of the default horizon; at least 1."""
     if config.num_steps:
         return config.num_steps
     tokens = config.num_tokens or TOKENS_PER_PARAMETER * shape.num_parameters
-    return max(1, round(tokens / (rows_per_step * shape.context_length)))
+    return max(1, round(tokens / tokens_per_step))
 
 
 def steps_of_budget(

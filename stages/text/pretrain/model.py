@@ -19,10 +19,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrain
 from stages.common.optimizers import Muon, adamw, has_transposed_weights, split_parameters
 from stages.common.token_store import TokenStore
 from stages.text.pretrain.config import Config
-from stages.text.pretrain.shape import LearningRates, Shape
+from stages.text.pretrain.shape import MOST_STATISTICS_ROWS, LearningRates, Shape
 
 _RESIDUAL_WRITERS = ("o_proj.weight", "down_proj.weight", "c_proj.weight")
-_MOST_ROWS = 16_384
 _MOST_TOKENS = 20_000_000
 
 
@@ -86,7 +85,7 @@ def initialise(model: PreTrainedModel, *, seed: int, store: TokenStore | None, b
             else:
                 bound = math.sqrt(3 / parameter.shape[0 if transposed else 1])
                 parameter.uniform_(-bound, bound, generator=generator)
-    if store is not None and not tied and len(table) <= _MOST_ROWS:
+    if store is not None and not tied and len(table) <= MOST_STATISTICS_ROWS:
         counts = bigram_counts(store, len(table), bos_id=bos_id, eos_id=eos_id)
         embedding, unembedding = bigram_factors(counts, table.shape[1], generator)
         table.copy_(embedding)

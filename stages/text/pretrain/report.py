@@ -28,6 +28,7 @@ class Outcome:
 
     summary: TrainingSummary
     plan: TrainingPlan
+    positions_per_step: int
     shape: Shape
     dtype: torch.dtype
     validation: Score
@@ -111,7 +112,7 @@ def _speed(model: PreTrainedModel, outcome: Outcome) -> Speed:
 
 
 def _positions(outcome: Outcome) -> int:
-    return outcome.plan.num_steps * outcome.plan.rows_per_step * outcome.shape.context_length
+    return round(outcome.plan.num_steps * outcome.positions_per_step * (1 - outcome.waste["padded_share"]))
 
 
 def _bits(config: Config, context: Context, outcome: Outcome, yardsticks: dict[str, float]) -> None:
@@ -174,8 +175,8 @@ def _cost(context: Context, outcome: Outcome, speed: Speed, reload_difference: f
             "steps": plan.num_steps,
             "warm-up steps": plan.warmup_steps,
             "cool-down steps": plan.cooldown_steps,
-            "positions per step": plan.rows_per_step * shape.context_length,
-            "rows per forward pass": plan.micro_batch_size,
+            "positions per step": outcome.positions_per_step,
+            "rows (or groups) per forward pass": plan.micro_batch_size,
             "processes": outcome.num_processes,
             "precision": str(outcome.dtype).removeprefix("torch."),
             "began at step": summary.start_step,
@@ -185,7 +186,7 @@ def _cost(context: Context, outcome: Outcome, speed: Speed, reload_difference: f
         },
     )
     context.section.facts("Cost", {f"{name}, {unit}": value for name, (value, unit, _) in speed.items()})
-    context.section.facts("Packing, one epoch", dict(outcome.waste))
+    context.section.facts("Layout of documents, one epoch", dict(outcome.waste))
     context.section.text(
         f"Operations are counted as 6N + 12·layers·heads·head_dim·context for each token, {shape.flops_per_token:,} here; N "
         "leaves out the lookup of the token table (Chowdhery et al., PaLM, appendix B). matmul_share is their rate over the "

@@ -16,9 +16,10 @@ from pipeline.contract import Context
 from stages.common import devices
 from stages.common.causal_lm import load_tokenizer
 from stages.common.encoding import boundary_ids
+from stages.common.grouping import GroupedDocuments
 from stages.common.guards import check_fits, check_isolation, check_labels
 from stages.common.loss import CausalLmLoss
-from stages.common.packing import PackedRows
+from stages.common.packing import PackedRows, Rows
 from stages.common.token_store import TokenStore
 from stages.common.training import Training, TrainingPlan
 from stages.text.pretrain import shape as dial
@@ -45,8 +46,10 @@ def run(config: Config, context: Context) -> None:
     stores = token_stores(context, tokenizer)
     shape = dial.shape_of(config, len(tokenizer))
     model = _fresh_model(config, shape, tokenizer, stores["train"]).to(accelerator.device)
-    rows = _rows(config, shape, tokenizer, stores["train"])
-    _check(config, shape, tokenizer, model, rows)
+    on_gpu = accelerator.device.type == "cuda"
+    cut = dial.batching(config, shape, num_processes=accelerator.num_processes, on_gpu=on_gpu)
+    rows = _rows(config, shape, tokenizer, stores["train"], cut)
+    _check(shape, tokenizer, model, rows)
     dtype = _dtype(config, context, accelerator)
     evaluator = Evaluator(
         context=context,
@@ -58,12 +61,13 @@ def run(config: Config, context: Context) -> None:
         validation=documents_of(context, stores["validation"], "validation", config.num_evaluation_documents),
         autocast_dtype=None if dtype == torch.float32 else dtype,
     )
-    training = _training(config, context, accelerator, model, rows, shape, evaluator)
-    training.plan = _plan(config, context, training, evaluator, shape)
+    training = _training(config, context, evaluator, rows, shape, cut)
+    training.plan = _plan(config, context, training, evaluator, shape, cut)
     summary = training.run()
     outcome = Outcome(
         summary=summary,
         plan=training.plan,
+        positions_per_step=cut.positions_per_step,
         shape=shape,
         dtype=dtype,
         validation=evaluator.score(documents_of(context, stores["validation"], "validation")),
@@ -86,30 +90,24 @@ def _fresh_model(config: Config, shape: dial.Shape, tokenizer: PreTrainedTokeniz
     return model
 
 
-def _rows(config: Config, shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, store: TokenStore) -> PackedRows:
+def _rows(config: Config, shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, store: TokenStore, cut: dial.Batching) -> Rows:
     bos_id, eos_id = boundary_ids(tokenizer)
-    return PackedRows(
-        store,
-        context_length=shape.context_length,
-        seed=config.seed,
-        bos_id=bos_id,
-        eos_id=eos_id,
-        isolate_documents=config.isolate_documents,
-    )
+    common = {"context_length": shape.context_length, "seed": config.seed, "bos_id": bos_id, "eos_id": eos_id}
+    if config.layout == "grouped":
+        return GroupedDocuments(store, group_tokens=cut.group_tokens, **common)
+    return PackedRows(store, isolate_documents=config.isolate_documents, **common)
 
 
-def _check(
-    config: Config, shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, rows: PackedRows
-) -> None:
+def _check(shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, rows: Rows) -> None:
     check_fits(
         context_length=shape.context_length,
         max_positions=model.config.max_position_embeddings,
         tokenizer_size=len(tokenizer),
         vocab_size=shape.vocab_size,
     )
-    batch = rows.batch([0, rows.num_rows - 1])
+    batch = rows.batch([0])
     check_labels(batch, vocab_size=shape.vocab_size)
-    if config.isolate_documents:
+    if batch.position_ids is not None:
         check_isolation(model, batch.to(model.device))
 
 
@@ -121,27 +119,19 @@ def _dtype(config: Config, context: Context, accelerator: Accelerator) -> torch.
 
 
 def _training(
-    config: Config,
-    context: Context,
-    accelerator: Accelerator,
-    model: PreTrainedModel,
-    rows: PackedRows,
-    shape: dial.Shape,
-    evaluator: Evaluator,
+    config: Config, context: Context, evaluator: Evaluator, rows: Rows, shape: dial.Shape, cut: dial.Batching
 ) -> Training:
+    accelerator, model = evaluator.accelerator, evaluator.model
     wanted, reason = devices.resolve(
         context, accelerator, "compile", lambda: devices.decide_compile(config.compile, accelerator.device)
     )
     context.log(0, compile=reason)
-    per_step = dial.rows_per_step(config, shape)
     plan = TrainingPlan(
         num_steps=1,
         warmup_steps=0,
         cooldown_steps=0,
-        rows_per_step=per_step,
-        micro_batch_size=dial.micro_batch_size(
-            config, shape, rows=per_step, num_processes=accelerator.num_processes, on_gpu=accelerator.device.type == "cuda"
-        ),
+        rows_per_step=cut.rows_per_step,
+        micro_batch_size=cut.micro_batch_size,
         max_gradient_norm=config.max_gradient_norm,
         checkpoint_seconds=config.checkpoint_seconds,
         keep_checkpoints=config.keep_checkpoints,
@@ -162,12 +152,13 @@ def _training(
     )
 
 
-def _plan(config: Config, context: Context, training: Training, evaluator: Evaluator, shape: dial.Shape) -> TrainingPlan:
+def _plan(
+    config: Config, context: Context, training: Training, evaluator: Evaluator, shape: dial.Shape, cut: dial.Batching
+) -> TrainingPlan:
     """Return the plan with its number of steps, which is decided once."""
     plan = training.plan
-    per_step = plan.rows_per_step
     if config.budget_minutes is None:
-        steps = steps_without_budget(config, shape, rows_per_step=per_step)
+        steps = steps_without_budget(config, shape, tokens_per_step=cut.positions_per_step)
     else:
         seconds = 0.0 if "num_steps" in context.resolved() else training.seconds_per_step()
         steps = devices.resolve(
@@ -178,7 +169,7 @@ def _plan(config: Config, context: Context, training: Training, evaluator: Evalu
                 config,
                 seconds_spent=devices.seconds_since_start(),
                 seconds_per_step=seconds,
-                tokens_per_step=per_step * shape.context_length,
+                tokens_per_step=cut.positions_per_step,
                 evaluation_tokens=sum(len(tokens) for tokens in evaluator.validation.tokens),
             ),
         )

@@ -1,9 +1,9 @@
 """What follows from the dial: from `depth` and the vocabulary to every number of the model and its training.
 
 Rules of thumb, each a default that the config can override:
-- width 64 x depth, as in nanochat: depth 12 is the shape of GPT-2 small (768 wide, 12 heads).
-- batch: 4,096 tokens at depth 4, 262,144 at depth 12, a power of two between; small models on short horizons gain from
-  many small steps, large ones waste a GPU with them.
+- width 64 x depth from depth 9 on, as in nanochat: depth 12 is the shape of GPT-2 small (768 wide, 12 heads). Smaller
+  models are meant for minutes on a CPU, where narrow ones that take more steps were measured to win.
+- batch: 2,048 tokens at depth 4, 262,144 at depth 12, a power of two between, for the same reason.
 - learning rates: Muon's does not depend on the width (its update has unit spectral norm); AdamW's on tables falls with
   the square root of the width, as in nanochat.
 - horizon: 20 tokens per parameter (Hoffmann et al., arXiv 2203.15556).
@@ -19,6 +19,9 @@ from stages.text.pretrain.config import Config
 
 TIED_BELOW = 50_000_000
 """Below this many parameters the token table would dominate an untied model."""
+
+MOST_STATISTICS_ROWS = 16_384
+"""Largest vocabulary whose table of bigram counts (1 GiB at this size) is built to fill token table and head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,8 @@ def shape_of(config: Config, tokenizer_size: int) -> Shape:
     Raises:
         StageError: sizes do not fit together.
     """
-    hidden = config.hidden_size or 64 * config.depth
+    aspect = 32 if config.depth <= 4 else 48 if config.depth <= 8 else 64
+    hidden = config.hidden_size or _round_up(aspect * config.depth, 64)
     head_dim = config.head_dim or (64 if hidden >= 128 else 32 if hidden >= 32 else hidden)
     heads = config.num_heads or max(1, hidden // head_dim)
     kv_heads = config.num_kv_heads or heads
@@ -98,17 +102,19 @@ def shape_of(config: Config, tokenizer_size: int) -> Shape:
         context_length=config.context_length or (512 if config.depth <= 8 else 1024),
         tie_embeddings=True,
     )
-    tie = tied.num_parameters < TIED_BELOW if config.tie_embeddings is None else config.tie_embeddings
+    statistics = config.token_statistics_init and tied.vocab_size <= MOST_STATISTICS_ROWS
+    small = tied.num_parameters < TIED_BELOW and not statistics
+    tie = small if config.tie_embeddings is None else config.tie_embeddings
     return replace(tied, tie_embeddings=tie)
 
 
 def learning_rates(config: Config, shape: Shape) -> LearningRates:
     """Return the full learning rates."""
-    width = (shape.hidden_size / 256) ** -0.5
+    width = (shape.hidden_size / 128) ** -0.5
     hidden = config.muon_learning_rate if config.optimizer == "muon" else config.adamw_learning_rate
     return LearningRates(
         hidden=hidden or (0.02 if config.optimizer == "muon" else 0.003 * width),
-        embedding=config.embedding_learning_rate or 0.006 * width,
+        embedding=config.embedding_learning_rate or 0.02 * width,
         head=config.head_learning_rate or 0.006 * width,
         vector=config.vector_learning_rate or 0.006,
     )
@@ -116,7 +122,7 @@ def learning_rates(config: Config, shape: Shape) -> LearningRates:
 
 def rows_per_step(config: Config, shape: Shape) -> int:
     """Return the rows of one step over all processes."""
-    exponent = 12 + round(3.785 * math.log2(config.depth / 4))  # 2^12 tokens at depth 4, 2^18 at depth 12
+    exponent = 11 + round(4.416 * math.log2(config.depth / 4))  # 2^11 tokens at depth 4, 2^18 at depth 12
     tokens = config.global_batch_size_tokens or 2 ** min(19, max(11, exponent))
     return max(1, round(tokens / shape.context_length))
 
@@ -124,11 +130,15 @@ def rows_per_step(config: Config, shape: Shape) -> int:
 def micro_batch_size(config: Config, shape: Shape, *, rows: int, num_processes: int, on_gpu: bool) -> int:
     """Return the rows of one forward pass: what was set, or the largest divisor of a process's share that fits.
 
+    With layout grouped it may not depend on the number of processes, because it shapes the groups.
+
     Raises:
         StageError: the rows of a step cannot be shared by the processes.
     """
     if config.micro_batch_size:
         return config.micro_batch_size
+    if config.layout == "grouped":
+        num_processes = 1
     if rows % num_processes:
         raise StageError(
             f"a step of {rows} rows ({rows * shape.context_length} tokens) cannot be shared by {num_processes} processes; "
@@ -137,6 +147,42 @@ def micro_batch_size(config: Config, shape: Shape, *, rows: int, num_processes: 
     share = rows // num_processes
     most = max(1, (32_768 if on_gpu else 4_096) // shape.context_length)
     return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(1, most))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How a step is cut up.
+
+    Attributes:
+        rows_per_step: what the plan counts as rows in one step: rows of the packed layout, or groups.
+        micro_batch_size: of these, how many one process takes in one forward pass.
+        group_tokens: positions of a group (grouped layout), or of a forward pass.
+        positions_per_step: positions of a step, padding included.
+    """
+
+    rows_per_step: int
+    micro_batch_size: int
+    group_tokens: int
+    positions_per_step: int
+
+
+def batching(config: Config, shape: Shape, *, num_processes: int, on_gpu: bool) -> Batching:
+    """Return how a step is cut up; a group counts as one row, and a forward pass of the grouped layout is one group.
+
+    Raises:
+        StageError: the rows of a step cannot be shared out evenly.
+    """
+    rows = rows_per_step(config, shape)
+    micro = micro_batch_size(config, shape, rows=rows, num_processes=num_processes, on_gpu=on_gpu)
+    if config.layout == "grouped" and rows % micro:
+        raise StageError(f"micro_batch_size is {micro}: with layout grouped it must divide the {rows} rows of a step")
+    grouped = config.layout == "grouped"
+    return Batching(
+        rows_per_step=rows // micro if grouped else rows,
+        micro_batch_size=1 if grouped else micro,
+        group_tokens=micro * shape.context_length,
+        positions_per_step=rows * shape.context_length,
+    )
 
 
 def warmup_and_cooldown(config: Config, num_steps: int) -> tuple[int, int]:
