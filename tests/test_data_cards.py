@@ -68,8 +68,9 @@ def test_the_first_source_that_can_be_had_is_read(tmp_path):
         records_of_card(card.model_copy(update={"sources": card.sources[:2]}), cut=TextCut(), context=context)
 
 
-def test_a_dataset_in_hub_form_is_streamed_from_a_local_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.slow
+def test_a_dataset_in_hub_form_is_streamed_from_a_local_folder(tmp_path):
+    """Slow, as opening any dataset imports most of the library."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").write_text('{"body": "one", "n": 1}\n{"body": "two", "n": 2}\n')
     block = {"sources": [{"hub": {"repo": str(tmp_path / "data")}}], "text_column": "body", "columns": ["n"]}
@@ -81,7 +82,14 @@ def test_a_dataset_in_hub_form_is_streamed_from_a_local_folder(tmp_path, monkeyp
 
 
 def test_the_standard_library_is_a_corpus_that_is_always_there(tmp_path):
-    values = {"card": "python-stdlib", "max_documents": 60, "validation_fraction": 0.2, "test_fraction": 0.2, "max_overlap": 1.0}
+    values = {
+        "card": "python-stdlib",
+        "max_documents": 60,
+        "near_duplicate_threshold": None,
+        "validation_fraction": 0.2,
+        "test_fraction": 0.2,
+        "max_overlap": 1.0,
+    }
     artifact = run_stage("stages.text.corpus", tmp_path / "corpus", values, offline=True)
     assert license_of(artifact) == license_name(load_card("python-stdlib")) == "psf-2.0"
     rows = load_split(artifact, "train")

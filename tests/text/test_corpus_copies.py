@@ -48,28 +48,28 @@ def test_the_hashed_jaccard_index_is_the_true_one():
 
 def test_what_is_dropped_is_what_comparing_every_pair_drops(tmp_path: Path):
     draw = random.Random(1)
-    texts = [text for number in range(30) for text in family(draw, f"f{number}x")]
+    texts = [text for number in range(12) for text in family(draw, f"f{number}x")]
     draw.shuffle(texts)
     expected: list[bool] = []
     for rank, text in enumerate(texts):
         kept = (texts[other] for other in range(rank) if not expected[other])
         expected.append(any(true_jaccard(text, other) >= THRESHOLD for other in kept))
     found = near_duplicates(BandFile(tmp_path / "bands", texts), texts.__getitem__, THRESHOLD)
-    assert 30 < sum(expected) < 120
+    assert 12 < sum(expected) < 60
     assert found.tolist() == expected
 
 
 def test_documents_meet_in_a_bucket_as_often_as_theory_says():
     draw = random.Random(2)
     met, wanted = 0, 0.0
-    for number in range(300):
+    for number in range(150):
         base = family(draw, f"t{number}x")
         first, second = base[0], base[3]
         similarity = true_jaccard(first, second)
         wanted += 1 - (1 - similarity**ROWS) ** BANDS
         met += bool(np.any(band_keys(first) == band_keys(second)))
-    assert met / 300 == pytest.approx(wanted / 300, abs=0.08)
-    assert 0.1 < wanted / 300 < 0.95  # a similarity at which the test could fail either way
+    assert met / 150 == pytest.approx(wanted / 150, abs=0.1)
+    assert 0.1 < wanted / 150 < 0.95  # a similarity at which the test could fail either way
 
 
 def test_texts_without_words_are_never_copies_of_each_other(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 from pathlib import Path
@@ -153,6 +154,14 @@ def test_a_link_to_nothing_and_an_unreadable_file_are_named(tmp_path: Path):
         pytest.skip("this user may read everything (root)")
     with pytest.raises(DataError, match=r"closed\.txt' cannot be read"):
         local_files((str(closed),))
+
+
+def test_a_file_that_fails_while_it_is_read_is_named():
+    def fail() -> io.BytesIO:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(DataError, match=r"closed\.txt: cannot be read: Permission denied"):
+        admit([SourceFile("closed.txt", "0" * 64, fail)])
 
 
 def test_one_huge_line_is_cut_into_documents_and_loses_nothing():

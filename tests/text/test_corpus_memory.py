@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-CORPUS_MIB = 300
-CEILING_MIB = 260
+CORPUS_MIB = 192
+CEILING_MIB = 160
 """What the stage may take in private memory on top of Python and its libraries; one bucket of the sort is CORPUS_MIB / 256."""
 
 WORKER = """

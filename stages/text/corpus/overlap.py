@@ -16,8 +16,8 @@ from stages.text.corpus.shingles import Hashes, sequences, whole, word_hashes
 SEQUENCE_WORDS = 13
 CONTAINED = 0.5
 """A document overlaps when at least this part of its 13-word sequences occurs in train."""
-MOST_SEQUENCES = 4_000_000
-"""Sequences of a split that are looked for, from the first documents by hash: 64 MB of memory, whatever the corpus."""
+MOST_SEQUENCES = 1_000_000
+"""Sequences of a split that are looked for, from the first documents by hash: below 64 MB of memory, whatever the corpus."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Probe:
         documents = list(_until(map(word_hashes, texts), most_sequences))
         runs = [sequences(words, SEQUENCE_WORDS) for words in documents]
         self._wholes = [whole(words) for words in documents]
-        self._owner = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
+        self._owner = np.repeat(np.arange(len(runs), dtype=np.int32), [len(run) for run in runs])
         self._sequences: Hashes = np.concatenate([*runs, np.empty(0, np.uint64)])
         self._sorted = np.unique(self._sequences)
         self._seen = np.zeros(len(self._sorted), dtype=bool)
