@@ -32,7 +32,7 @@ class ReportNode:
     Attributes:
         name: the node's name in the recipe, such as `pretrain` or `pretrain[seed=0]`.
         needs: names of the nodes it reads.
-        status: `cached`, `adopted`, `ran`, `failed`, `missing`, or another short word.
+        status: `cached`, `adopted`, `ran` (or `done`), `failed`, `missing`, or another short word.
         artifact: what the node produced; None when there is nothing.
         causes: why it ran, or why it failed, one sentence each.
         machine: the content of the artifact's `machine.json`.

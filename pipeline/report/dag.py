@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-GAP, LAYER_GAP, LANE = 18.0, 46.0, 10.0
+GAP, LAYER_GAP, LANE = 18.0, 42.0, 10.0
 """Distance between boxes of a layer, between layers, and the width kept free for a passing edge; in CSS pixels."""
 
 

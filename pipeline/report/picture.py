@@ -12,10 +12,10 @@ from pipeline.report.dag import Box, Layout, layout
 from pipeline.report.escape import Html, element, visible
 
 HEIGHT, CELL_HEIGHT, MARGIN = 54.0, 17.0, 6.0
-NARROWEST, WIDEST, LETTER = 132.0, 250.0, 7.4
-"""Width of a box in CSS pixels; LETTER is about that of one letter of its name."""
-ROOM, SMALL_ROOM = 880.0, 400.0
-"""Width that a picture may have on a wide page and on a narrow one before the other direction is tried."""
+NARROWEST, WIDEST, LETTER, SMALL = 132.0, 250.0, 7.4, 6.0
+"""Width of a box in CSS pixels; LETTER is about that of one letter of its name, SMALL of its status."""
+ROOM, SMALL_ROOM = 960.0, 400.0
+"""Width that a picture may have on a wide page and on a narrow one, which shrink it a little, before it is turned."""
 
 CHIP_WIDTH, CHIP_HEIGHT, CHIP_GAP, FEW = 150.0, 30.0, 6.0, 4
 """Cells of a matrix are drawn as chips inside the one box of their stage, once there are FEW of them."""
@@ -63,10 +63,9 @@ def _in_order(needs: dict[str, list[str]]) -> bool:
 
 
 def _size(name: str, group: Sequence[Stage], columns: int) -> tuple[float, float]:
-    longest = max(_columns(part) for part in name.split("@", 1))
-    width = min(WIDEST, max(NARROWEST, LETTER * longest + 34))
     if len(group) == 1:
-        return width, HEIGHT + CELL_HEIGHT * ("@" in name)
+        texts = [LETTER * _columns(part) + 34 for part in name.split("@", 1)] + [SMALL * _columns(_state(group[0])) + 42]
+        return min(WIDEST, max(NARROWEST, *texts)), HEIGHT + CELL_HEIGHT * ("@" in name)
     rows = -(-len(group) // columns)
     return columns * (CHIP_WIDTH + CHIP_GAP) + 14, rows * (CHIP_HEIGHT + CHIP_GAP) + 40
 
@@ -102,7 +101,13 @@ def _box(stage: Stage, box: Box) -> Html:
         element("text", _shortened(base, room), class_="name", x=left, y=_n(box.y + 23)),
         element("text", _shortened(cell, room + 2), class_="cell", x=left, y=_n(box.y + 40)) if cell else "",
         element("circle", class_="dot", cx=_n(box.x + 19), cy=_n(top + 37.5), r="4"),
-        element("text", _state(stage), class_="state", x=_n(box.x + 29), y=_n(top + 41.5)),
+        element(
+            "text",
+            _shortened(_state(stage), int((box.width - 42) / SMALL + 0.5)),
+            class_="state",
+            x=_n(box.x + 29),
+            y=_n(top + 41.5),
+        ),
     ]
     return element("a", *parts, href=f"#{stage.anchor}", class_=f"node {status_class(node.status)}")
 
@@ -128,7 +133,7 @@ def _matrix(name: str, group: Sequence[Stage], box: Box) -> Html:
 
 def status_class(status: str) -> str:
     """Return the class that gives `status` its colour."""
-    return status if status in STATUSES else "other"
+    return {"done": "ran"}.get(status, status if status in STATUSES else "other")
 
 
 def _state(stage: Stage) -> str:

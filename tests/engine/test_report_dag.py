@@ -98,6 +98,15 @@ def test_every_stage_is_drawn_with_its_status_and_time_and_leads_to_its_section(
     assert 'href="#stage-2-b"' in picture
 
 
+def test_a_status_fits_into_its_box_or_is_shortened():
+    _, short = drawn([ReportNode("a", status="adopted", machine={"wall_seconds": 252})])
+    assert ">adopted · 4 min 12 s</text>" in short
+    assert float(re.search(r'class="box"[^>]* width="([\d.]+)"', short).group(1)) >= 42 + 6 * len("adopted · 4 min 12 s")
+    titles, long = drawn([ReportNode("a", status="s" * 100)])
+    assert "s" * 100 in titles[0]
+    assert "s" * 50 not in long.replace(titles[0], "")
+
+
 def test_the_cells_of_a_matrix_share_one_box_of_their_stage():
     cells = [f"train@seed={seed}" for seed in range(15)]
     nodes = [ReportNode("data"), *(ReportNode(cell, needs=["data"]) for cell in cells), ReportNode("compare", needs=cells)]
