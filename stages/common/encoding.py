@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-ROWS_AT_ONCE = 1000
-"""Documents per call into `tokenizers`: enough for its threads, few enough to bound the memory of its answers."""
+CHARACTERS_AT_ONCE = 2**21
+"""Text per call into `tokenizers`: enough for its threads; its answers take about 20 times that in bytes, then go."""
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -31,8 +31,8 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     backend: Tokenizer = tokenizer.backend_tokenizer
     rows: list[list[int]] = []
     with _plain(backend):
-        for start in range(0, len(texts), ROWS_AT_ONCE):
-            batch = list(texts[start : start + ROWS_AT_ONCE])
+        for start, stop in _batches(texts):
+            batch = list(texts[start:stop])
             try:
                 encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
             except (TypeError, UnicodeEncodeError):
@@ -108,6 +108,18 @@ def _plain(backend: Tokenizer) -> Iterator[None]:
             backend.enable_padding(**padding)
         if truncation is not None:
             backend.enable_truncation(**truncation)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        length = len(text) if isinstance(text, str) else 0
+        if index > start and size + length > CHARACTERS_AT_ONCE:
+            yield start, index
+            start, size = index, 0
+        size += length
+    if start < len(texts):
+        yield start, len(texts)
 
 
 def _explain(batch: list[str], start: int) -> DataError:

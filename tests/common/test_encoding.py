@@ -49,7 +49,8 @@ def test_hard_unicode_comes_back_exactly():
 def test_rows_keep_their_order_over_batches(monkeypatch):
     tokenizer, texts = tiny(), [f"number {value}" for value in range(25)]
     expected = encode_texts(tokenizer, texts)
-    monkeypatch.setattr(encoding, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(encoding, "CHARACTERS_AT_ONCE", 70)
+    assert [stop - start for start, stop in encoding._batches(texts)] == [8, 8, 7, 2]
     assert encode_texts(tokenizer, texts) == expected
     assert [tokenizer.decode(row) for row in expected] == texts
 
@@ -74,7 +75,7 @@ def test_padding_and_truncation_of_an_earlier_call_neither_leak_in_nor_get_lost(
     ],
 )
 def test_a_text_that_cannot_be_encoded_is_named(bad, message, monkeypatch):
-    monkeypatch.setattr(encoding, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(encoding, "CHARACTERS_AT_ONCE", 2)
     tokenizer = tiny()
     with pytest.raises(DataError, match=message):
         encode_texts(tokenizer, ["a", "b", "c", bad])

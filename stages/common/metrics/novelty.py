@@ -167,9 +167,8 @@ class _Index:
     def _extend(self, words: list[int], positions: np.ndarray, places: np.ndarray) -> None:
         for position, place in zip(positions.tolist(), places.tolist(), strict=True):
             pairs = self.occurrences[place]
-            if not pairs:
-                continue
-            if any([self._compare(words, position, row, start) for row, start in pairs]):
+            improved = [self._compare(words, position, row, start) for row, start in pairs]
+            if any(improved):
                 # What is left of its text may now be too short to beat the longest: forget such places.
                 self.occurrences[place] = [(r, p) for r, p in pairs if len(self.rows[r]) - p > self.longest[r]]
 
