@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, LogLocator, NullFormatter
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#3d8fc4", "#555555")
 """Blue, vermilion, green, purple, ochre, sky, grey: in this order in every chart."""
@@ -243,7 +243,7 @@ def _scale(axes: Axes, *, log_x: bool, log_y: bool) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
 
 
-def _log_locator(limits: Callable[[], np.ndarray]) -> Any:
+def _log_locator(limits: Callable[[], tuple[float, float]]) -> Locator:
     """Return ticks at 1, 2, 5 per decade, at powers of ten over many decades, and plain ones within a fifth of a decade."""
     low, high = (max(float(limit), 1e-300) for limit in limits())
     decades = math.log10(max(high, low) / low)
