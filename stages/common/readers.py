@@ -11,7 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,7 +56,7 @@ def _read(file: SourceFile, raw: IO[bytes], reader: str | None, cut: TextCut) ->
     if _starts(stream)[:2] == b"\x1f\x8b":
         if not name.endswith(".gz"):
             yield Finding("gzip_name", file.name, 0, "its content is gzip, its name does not say so; read as gzip")
-        name, stream = name.removesuffix(".gz"), gzip.GzipFile(fileobj=raw)
+        name, stream = name.removesuffix(".gz"), cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
     elif name.endswith(".gz"):
         raise DataError(f"{file.name}: the name says gzip, the content is not; rename the file")
     kind = reader or _SUFFIXES.get(name[name.rfind(".") :].lower() if "." in name else "", "text")

@@ -127,14 +127,17 @@ class Gates:
             try:
                 return self.policy.compiled.render(record.fields)
             except (jinja2.TemplateError, TypeError) as error:
-                return self._found("missing_text", *where, f"the template fails: {error}")
+                self._found("missing_text", *where, f"the template fails: {error}")
+                return None
         column = self.policy.text_column
         if column not in record.fields:
             known = [str(name) for name in record.fields]
-            return self._found("missing_text", *where, f"no column '{column}' ({nearest(column, known)})")
+            self._found("missing_text", *where, f"no column '{column}' ({nearest(column, known)})")
+            return None
         value = record.fields[column]
         if value is None or (isinstance(value, float) and math.isnan(value)):
-            return self._found("missing_text", *where, f"column '{column}' is {'null' if value is None else 'NaN'}")
+            self._found("missing_text", *where, f"column '{column}' is {'null' if value is None else 'NaN'}")
+            return None
         if isinstance(value, str):
             return value
         action = self._found("wrong_type", *where, f"column '{column}' is {type(value).__name__}: {str(value)[:40]}")
@@ -162,8 +165,8 @@ class Gates:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         return text
 
-    def _found(self, kind: str, place: str, row: int | str, detail: str) -> Any:
-        """Count a finding, keep the first few; return "repair", or None where the record goes."""
+    def _found(self, kind: str, place: str, row: int | str, detail: str) -> str:
+        """Count a finding, keep the first few; return what is to be done: refuse, repair or drop."""
         action = ALWAYS.get(kind) or self.policy.actions[kind]
         self.counts[kind, action] += 1
         known = self.examples.setdefault(kind, [])
@@ -171,7 +174,7 @@ class Gates:
             known.append(f"{place}{f', row {row}' if row else ''}: {detail}")
         if action == "refuse" and sum(n for (_, what), n in self.counts.items() if what == "refuse") >= MOST_REFUSED:
             self.refuse()
-        return action if action == "repair" else None
+        return action
 
     def refuse(self) -> None:
         """Raise DataError with counts and examples, if anything was found that the policy refuses."""

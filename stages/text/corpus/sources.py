@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.contract import Context, expand
-from pipeline.errors import CardError, DataError, GroundupError
+from pipeline.errors import CardError, DataError, GroundupError, StageError
 from stages.common.packages import read_package
 from stages.common.plain_text import TextCut
 from stages.common.readers import Item, read_records
@@ -97,4 +97,16 @@ def _hub_records(hub: Hub, *, offline: bool) -> Iterator[Item]:
         stream = datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=revision, streaming=True)
     except Exception as error:  # the library raises many kinds, among them those of its HTTP client
         raise CardError(f"hub:{hub.repo}@{hub.revision}: cannot be opened ({type(error).__name__}: {error})") from None
-    return (Record(hub.repo, row, dict(fields)) for row, fields in enumerate(stream, 1))
+    return _streamed(hub, stream)
+
+
+def _streamed(hub: Hub, stream: Iterable[dict[str, Any]]) -> Iterator[Item]:
+    row = 0
+    try:
+        for row, fields in enumerate(stream, 1):
+            yield Record(hub.repo, row, dict(fields))
+    except Exception as error:  # as above; the run can be started again
+        message = (
+            f"hub:{hub.repo}@{hub.revision}: the stream broke after row {row:,} ({type(error).__name__}: {error}); run again"
+        )
+        raise StageError(message) from None
