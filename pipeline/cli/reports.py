@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.cli.session import NOTE, read_note
+from pipeline.cli.watch import failure_of
 from pipeline.durable import write_bytes
 from pipeline.errors import Damaged
 from pipeline.report import ReportNode, build_report
@@ -42,25 +43,18 @@ def write_report(store: Store, recipe: str) -> Path:
 
 def _node(store: Store, name: str, values: dict[str, Any]) -> ReportNode:
     place = store.place(values["stage"], values["fingerprint"])
-    causes = values["causes"]
     try:
         artifact = Artifact.open(place.final)
         store.check(artifact)
     except Damaged as damage:
-        status = "failed" if place.partial.exists() else "missing"
-        notes = [str(damage)] if place.final.exists() else []
-        return ReportNode(name=name, needs=values["needs"], status=status, causes=causes, notes=notes)
-    adopted = [
-        f"Kept on {a.time} although its code changed ({a.code_before[:8]} -> {a.code_after[:8]})" for a in artifact.record.adopted
-    ]
+        told = [str(damage)] if place.final.exists() else [failure] if (failure := failure_of(place.partial)) else []
+        return ReportNode(name=name, needs=values["needs"], status="failed" if told else "missing", causes=told)
     return ReportNode(
         name=name,
         needs=values["needs"],
-        status="adopted" if adopted else "done",
+        status="adopted" if artifact.record.adopted else "done",
         artifact=artifact,
-        causes=[],
         machine=_machine(place.final),
-        notes=adopted,
     )
 
 

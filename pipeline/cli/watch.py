@@ -67,14 +67,15 @@ def _state(place: Place, driver_alive: bool) -> tuple[str, float, str]:
     except Damaged as damage:
         if place.final.exists():
             return "damaged", 0.0, str(damage)
-    if failure := _failure(place.partial):
+    if failure := failure_of(place.partial):
         return "failed", 0.0, failure
     if place.partial.is_dir():
         return "stopped", 0.0, how_far(latest(place.partial / "events.jsonl")) or "before its first step"
     return ("waiting" if driver_alive else "not run"), 0.0, ""
 
 
-def _failure(partial: Path) -> str | None:
+def failure_of(partial: Path) -> str | None:
+    """Return what the last attempt in a partial directory failed of, in one line; None when it did not fail."""
     for path in sorted(partial.glob(".error.json.*")):
         try:
             told = json.loads(path.read_bytes())
