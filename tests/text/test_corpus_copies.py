@@ -130,3 +130,11 @@ def test_the_spool_sorts_and_removes_copies_in_any_order_of_arrival(tmp_path: Pa
     assert len(first) == len(found[0]) == 50
     assert found[0].num_copies == 50
     assert [found[0].text(rank) for rank in (0, 49, 7)] == [first[rank][1]["text"] for rank in (0, 49, 7)]
+
+
+def test_a_copy_that_went_takes_nothing_with_it(tmp_path: Path):
+    """The second is a copy of the first, the third only of the second: the third stays."""
+    words = [f"w{i}" for i in range(200)]
+    texts = [" ".join(words[start : start + 100]) for start in (0, 8, 16)]
+    assert true_jaccard(texts[0], texts[1]) > THRESHOLD > true_jaccard(texts[0], texts[2])
+    assert near_duplicates(BandFile(tmp_path / "bands", texts), texts.__getitem__, THRESHOLD).tolist() == [False, True, False]
