@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +17,7 @@ from stages.common.guards import check_fits, check_isolation, check_labels
 from stages.common.lora import attach_lora, base_sha256, lora_parameters, num_adapted
 from stages.common.optimizers import adamw
 from stages.common.packing import PackedRows
-from stages.common.training import Training
+from stages.common.training import Training, TrainingSummary
 from stages.text.finetune.base import Base, open_base
 from stages.text.finetune.config import Config
 from stages.text.finetune.data import training_store
@@ -30,6 +30,20 @@ _PROBE_ROWS, _PROBE_LENGTH = 2, 64
 """Shape of the ids on which logits are compared: some real text, small enough for a large vocabulary."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained adapter on its base, before it is measured and saved."""
+
+    base: Base
+    sha256_before: str
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    rows: PackedRows
+    training: Training
+    summary: TrainingSummary
+    evaluator: Evaluator
+
+
 def run(config: Config, context: Context) -> None:
     """Train a LoRA adapter; write `adapter/`, `merged/` and the report.
 
@@ -39,6 +53,24 @@ def run(config: Config, context: Context) -> None:
         StageError: sizes do not fit, or the saved model is not the trained one; Diverged when the loss is not finite.
         Interrupted: a stop was asked for; the state is saved.
     """
+    trained = train(config, context)
+    if context.is_main:
+        outcome = _measure(trained)
+        probe = trained.rows.batch(range(_PROBE_ROWS)).input_ids[:, :_PROBE_LENGTH]
+        exported = export(
+            trained.model,
+            trained.tokenizer,
+            trained.base,
+            context.directory,
+            sha256_before=trained.sha256_before,
+            probe=probe,
+        )
+        write_report(config, context, outcome, exported)
+    trained.training.accelerator.wait_for_everyone()
+
+
+def train(config: Config, context: Context) -> Trained:
+    """Open the base and train an adapter on it, from the newest checkpoint if there is one."""
     base = open_base(config, context)
     accelerator = devices.make_accelerator(context)
     devices.set_up_threads(context, accelerator)
@@ -57,27 +89,36 @@ def run(config: Config, context: Context) -> None:
     evaluator = Evaluator(context=context, config=config, model=model, tokenizer=tokenizer, context_length=rows.context_length)
     training = _training(config, context, accelerator, base, model, rows, evaluator)
     training.plan = with_horizon(config, context, training)
-    summary = training.run()
-    if context.is_main:
-        evaluator.during_training(training.plan.num_steps)
-        outcome = Outcome(
-            base=base,
-            plan=training.plan,
-            summary=summary,
-            context_length=rows.context_length,
-            num_processes=accelerator.num_processes,
-            num_adapted=num_adapted(model),
-            num_trainable=sum(parameter.numel() for parameter in lora_parameters(model).values()),
-            num_base=sum(p.numel() for name, p in plain.named_parameters() if "lora_" not in name),
-            peak_memory_gib=devices.peak_memory_gib(accelerator.device),
-            comparisons=evaluator.compare_all(),
-            samples=evaluator.samples(),
-            waste=rows.waste(),
-        )
-        probe = rows.batch(range(_PROBE_ROWS)).input_ids[:, :_PROBE_LENGTH]
-        exported = export(model, tokenizer, base, context.directory, sha256_before=sha256_before, probe=probe)
-        write_report(config, context, outcome, exported)
-    accelerator.wait_for_everyone()
+    return Trained(
+        base=base,
+        sha256_before=sha256_before,
+        model=model,
+        tokenizer=tokenizer,
+        rows=rows,
+        training=training,
+        summary=training.run(),
+        evaluator=evaluator,
+    )
+
+
+def _measure(trained: Trained) -> Outcome:
+    evaluator, training = trained.evaluator, trained.training
+    evaluator.during_training(training.plan.num_steps)
+    parameters = dict(trained.model.named_parameters())
+    return Outcome(
+        base=trained.base,
+        plan=training.plan,
+        summary=trained.summary,
+        context_length=trained.rows.context_length,
+        num_processes=training.accelerator.num_processes,
+        num_adapted=num_adapted(trained.model),
+        num_trainable=sum(parameter.numel() for parameter in lora_parameters(trained.model).values()),
+        num_base=sum(parameter.numel() for name, parameter in parameters.items() if "lora_" not in name),
+        peak_memory_gib=devices.peak_memory_gib(training.accelerator.device),
+        comparisons=evaluator.compare_all(),
+        samples=evaluator.samples(),
+        waste=trained.rows.waste(),
+    )
 
 
 def _rows(

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -48,7 +47,8 @@ def loss_module(model: PeftModel, autocast_dtype: torch.dtype | None) -> nn.Modu
     """Return the fast loss where it is the model's own loss, else the plain one."""
     plain: PreTrainedModel = model.get_base_model()
     slow = LogitsLoss(plain, autocast_dtype=autocast_dtype)
-    if isinstance(plain.get_output_embeddings(), BaseTunerLayer):
+    head = plain.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:  # an adapter on the head, among others
         return slow
     fast = CausalLmLoss(plain, autocast_dtype=autocast_dtype)
     ids = torch.arange(16, device=model.device)[None] % int(plain.get_input_embeddings().weight.shape[0])
