@@ -179,9 +179,11 @@ def test_a_download_with_another_hash_is_refused_and_not_kept(tmp_path, cache, m
 
 def test_a_source_distribution_is_never_built(tmp_path, cache, monkeypatch):
     pip_that_gives(tmp_path, monkeypatch, None)
-    setup = f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()"
+    ran = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    build = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    files = {"backend.py": ran.encode(), "pyproject.toml": build, "PKG-INFO": b"Name: groundup-toy\n", "data.txt": b"text"}
     sdist = tmp_path / "links" / "groundup-toy-1.0.tar.gz"
-    sdist.write_bytes(tar({"groundup-toy-1.0/setup.py": setup.encode(), "groundup-toy-1.0/data.txt": b"text"}))
+    sdist.write_bytes(tar({f"groundup-toy-1.0/{name}": content for name, content in files.items()}))
     wanted = package(sdist, member="groundup-toy-1.0/data.txt")
     with pytest.raises(CardError, match="pip fetches wheels only here; .* put the archive with sha256") as caught:
         read_package(wanted, offline=False)
