@@ -1,0 +1,134 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.engine.conftest import CONFIG, WRITE, Project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose recipe of two stages was run."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.recipe(
+        "name: r\nseed: 1\nstages:\n  a: {stage: toy.write, text: a}\n  b: {stage: toy.write, text: b, needs: {upstream: a}}\n"
+    )
+    project.groundup("run", "recipe.yaml")
+    return project
+
+
+def test_run_with_nothing_to_do_says_so_and_where_the_report_is(finished: Project) -> None:
+    told = finished.groundup("run", "recipe.yaml")
+    assert "2 cached" in told
+    assert "runs/r/report.html" in told
+
+
+def test_run_prints_json_on_request(finished: Project) -> None:
+    outcomes = json.loads(finished.groundup("run", "recipe.yaml", "--json"))
+    assert {name: outcome["state"] for name, outcome in outcomes.items()} == {"a": "cached", "b": "cached"}
+
+
+def test_status_tells_what_is_done_and_what_waits(finished: Project) -> None:
+    rows = json.loads(finished.groundup("status", "recipe.yaml", "--json"))["r"]
+    assert [(row["name"], row["state"]) for row in rows] == [("a", "done"), ("b", "done")]
+    assert "done" in finished.groundup("status")
+
+
+def test_status_of_an_unknown_recipe_names_the_known(finished: Project) -> None:
+    assert "did you mean 'r'" in finished.groundup("status", "rr", code=2)
+
+
+def test_logs_show_what_a_stage_printed(project: Project) -> None:
+    project.stage(
+        "talk",
+        "def run(config, context):\n    print('hello from inside')\n    context.section.describe(title='t', idea='i')\n",
+        CONFIG,
+    )
+    project.recipe("name: r\nstages:\n  a: {stage: toy.talk, text: a}\n")
+    project.groundup("run", "recipe.yaml")
+    assert "hello from inside" in project.groundup("logs", "recipe.yaml", "a")
+    assert "did you mean 'a'" in project.groundup("logs", "recipe.yaml", "aa", code=2)
+
+
+def test_show_prints_record_metrics_and_inputs(finished: Project) -> None:
+    told = finished.groundup("show", "runs/r/b")
+    assert "length" in told
+    assert "upstream" in told
+    fingerprint = json.loads(finished.groundup("show", "runs/r/b", "--json"))["fingerprint"]
+    assert fingerprint in finished.groundup("show", fingerprint[:10])
+    assert "names no artifact" in finished.groundup("show", "abc", code=2)
+
+
+def test_a_record_holds_no_path_and_no_host(finished: Project) -> None:
+    import platform
+
+    text = (finished.root / "runs/r/b/record.json").read_text()
+    assert str(finished.root) not in text
+    assert platform.node() not in text
+
+
+def test_diff_names_the_field_and_the_metric(finished: Project) -> None:
+    told = finished.groundup("diff", "runs/r/a", "runs/r/b")
+    assert 'text: "a" -> "b"' in told
+    assert "length: 1 -> 2" in told
+
+
+def test_gc_shows_first_and_removes_only_what_no_run_uses(project: Project) -> None:
+    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
+    project.groundup("run", "recipe.yaml")
+    project.groundup("run", "recipe.yaml", "stages.a.text=b")
+    assert "1 unused" in project.groundup("gc")
+    assert "1 unused" in project.groundup("gc", "--delete")
+    assert "0 unused" in project.groundup("gc")
+    assert (project.root / "runs/r/a/out.txt").read_text() == "b"
+
+
+def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
+    (project.root / "toy/write/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
+
+    def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "toy.write", *arguments]
+        return subprocess.run(command, cwd=project.root, env=project.environment, capture_output=True, text=True, check=False)
+
+    done = alone("--text", "alone", "--size", "5")
+    assert done.returncode == 0, done.stderr
+    path = project.root / done.stdout.strip()
+    assert (path / "out.txt").read_text() == "alone"
+    again = alone("--text", "alone", "--size", "5")
+    assert again.stdout == done.stdout
+    assert project.ran() == ["alone"]
+    assert "valid integer" in alone("--text", "x", "--size", "many").stderr
+    assert "--size" in alone("--help").stdout
+    recipe = "name: r\nseed: 0\nstages:\n  a: {stage: toy.write, text: alone, size: 5}\n"
+    project.recipe(recipe)
+    assert "nothing to run" in project.groundup("plan", "recipe.yaml"), "a recipe finds what was made alone"
+
+
+def test_a_stage_outside_the_checkout_needs_no_registration(project: Project) -> None:
+    project.stage("mine", WRITE, CONFIG)
+    project.recipe("name: r\nstages:\n  a: {stage: toy.mine, text: a}\n")
+    project.groundup("run", "recipe.yaml")
+    assert project.ran() == ["a"]
+
+
+def test_text_from_data_cannot_become_markup_in_the_report(project: Project) -> None:
+    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: '<script>alert(1)</script>'}\n")
+    project.groundup("run", "recipe.yaml")
+    page = (project.root / "runs/r/report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script" in page
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["fly"], ["run", "r.yaml", "--jobs", "0"]])
+def test_a_wrong_command_line_exits_with_2(arguments: list[str], project: Project) -> None:
+    assert "usage" in project.groundup(*arguments, code=2)
+
+
+def test_more_gpus_than_there_are_is_an_error_with_the_override_that_works(project: Project) -> None:
+    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a, launch: {gpus: 99}}\n")
+    assert "stages.a.launch.gpus=" in project.groundup("run", "recipe.yaml", code=2)
