@@ -70,7 +70,8 @@ def command_for(
     """
     clean = {key: value for key, value in environment.items() if not key.startswith(_INHERITED)}
     threads = str(threads_per_process(launch, cores))
-    clean |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    clean |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+    clean |= {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
     clean["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
     clean["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), os.getcwd(), environment.get("PYTHONPATH", "")]))
     if launch.processes == 1:
