@@ -102,7 +102,7 @@ PACKAGE_CARDS = {
     # name: documents read, bytes of text at least, words in some document, columns
     "wiki-summaries": (10_033, 4_850_000, "is a", ["text", "title", "description", "topic"]),
     "shakespeare-plays": (2_800, 4_900_000, "HAMLET:\n", ["text", "play", "act", "scene"]),
-    "simple-english": (2_700, 4_190_000, "In the first place", ["text", "book", "chapter", "verse"]),
+    "simple-english": (2_700, 4_190_000, "And God said", ["text", "book", "chapter", "verse"]),
     "recipes": (3_129, 2_600_000, "Ingredients:\n- ", ["text", "title", "category"]),
 }
 
