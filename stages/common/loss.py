@@ -22,6 +22,9 @@ from stages.common.packing import IGNORED
 _CHUNK_ELEMENTS = 2**21
 """Logits per chunk: 8 MiB in float32, which stays near a CPU's cache."""
 
+_LEAST_PROBABILITY = 1e-37
+"""Where a probability underflows, its loss is reported as 85 nats; the gradient is exact all the same."""
+
 
 class _ChunkedNll(Function):
     """Sum of negative log-likelihoods; gradients are made in the forward pass."""
@@ -35,26 +38,23 @@ class _ChunkedNll(Function):
         for start in range(0, len(hidden), chunk):
             part = hidden[start : start + chunk]
             target = labels[start : start + chunk, None]
-            logits = (part @ weight.t()).float()
-            highest = logits.amax(1, keepdim=True)
-            chosen = logits.gather(1, target)
-            sums = logits.sub_(highest).exp_().sum(1, keepdim=True)
-            total += (sums.log() + highest - chosen).sum()
+            probabilities = (part @ weight.t()).float()
+            torch.softmax(probabilities, 1, out=probabilities)
+            total -= probabilities.gather(1, target).clamp_(min=_LEAST_PROBABILITY).log_().sum()
             if grad_hidden is None and grad_weight is None:
                 continue
-            grad_logits = logits.mul_(scale / sums)
-            grad_logits.scatter_add_(1, target, torch.full_like(chosen, -scale))
-            grad_logits = grad_logits.to(part.dtype)
+            grad_logits = probabilities.scatter_add_(1, target, -torch.ones_like(target, dtype=torch.float32)).to(part.dtype)
             if grad_hidden is not None:
                 torch.mm(grad_logits, weight, out=grad_hidden[start : start + chunk])
             if grad_weight is not None:
                 _accumulate(grad_weight, grad_logits, part)
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        ctx.scale = scale
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        grads = [None if saved is None else saved * grad for saved in ctx.saved_tensors]
+        grads = [None if saved is None else saved * (grad * ctx.scale) for saved in ctx.saved_tensors]
         return grads[0], grads[1], None, None, None
 
 
