@@ -55,6 +55,12 @@ def test_two_processes_equal_two_accumulation_steps(tmp_path, inputs, single):
     assert_close(single, trained(tmp_path, inputs, num_processes=2))
 
 
+def test_two_processes_equal_one_with_documents_in_groups(tmp_path, inputs):
+    values = VALUES | {"layout": "grouped"}
+    one = trained(tmp_path / "one", inputs, values, num_processes=1)
+    assert_close(one, trained(tmp_path / "two", inputs, values, num_processes=2))
+
+
 def test_the_size_of_a_forward_pass_changes_rounding_only(tmp_path, inputs, single):
     assert_close(single, trained(tmp_path, inputs, VALUES | {"micro_batch_size": 4}, num_processes=1))
 

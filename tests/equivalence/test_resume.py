@@ -89,8 +89,13 @@ def test_a_finished_training_only_writes_its_outputs_again(tmp_path, inputs, uni
 
 @pytest.mark.parametrize(
     ("steps", "stop_after", "changes"),
-    [(40, 23, {}), (40, 33, {"architecture": "gpt2"}), (40, 21, {"optimizer": "adamw", "tie_embeddings": False})],
-    ids=["epoch 1", "gpt2", "adamw untied"],
+    [
+        (40, 23, {}),
+        (40, 33, {"architecture": "gpt2"}),
+        (40, 21, {"optimizer": "adamw", "tie_embeddings": True}),
+        (50, 43, {"layout": "grouped"}),
+    ],
+    ids=["epoch 1", "gpt2", "adamw tied", "grouped"],
 )
 def test_resuming_in_a_later_epoch_changes_nothing(tmp_path, inputs, steps, stop_after, changes):
     values = VALUES | {"num_steps": steps} | changes

@@ -7,11 +7,13 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.contract import read_events
 from pipeline.errors import RecipeError, StageError
 from stages.text.pretrain.config import Config
 from stages.text.pretrain.horizon import steps_of_budget
@@ -35,6 +37,18 @@ def test_the_model_learns_and_beats_what_knows_only_frequencies(artifact):
     assert test < artifact.metric("bits_per_byte_unigram", "test")
     assert test == pytest.approx(artifact.metric("bits_per_byte", "validation"), rel=0.1)
     assert artifact.metric("perplexity", "test") == pytest.approx(math.exp(artifact.metric("nats_per_token", "test")))
+
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pretrain_losses.json"
+
+
+def test_the_losses_of_the_first_steps_are_those_recorded(artifact):
+    """Tolerance 1e-3: another BLAS sums in another order; a change of data order, rates or first weights moves more."""
+    losses = {event.step: event.value for event in read_events(artifact / "events.jsonl") if event.name == "loss"}
+    found = [losses[step] for step in range(1, 13)]
+    if os.environ.get("GROUNDUP_WRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps([round(loss, 5) for loss in found]) + "\n")
+    assert found == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-3)
 
 
 def test_the_artifact_holds_model_figures_samples_and_card(artifact):
