@@ -45,8 +45,11 @@ class _Stop:
 
 def main() -> int:
     """Read the job, do it, print its Outcome as the last line."""
+    text = sys.stdin.read()
+    if not text:
+        return 0  # kept ready for a job that never came
     started = time.monotonic()
-    job = Job.model_validate_json(sys.stdin.read())
+    job = Job.model_validate_json(text)
     stop = _Stop()
     try:
         outcome = work(job, stop)

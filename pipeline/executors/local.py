@@ -25,7 +25,8 @@ class LocalExecutor:
         self._free = visible_gpus()
         self._num_gpus = len(self._free)
         self._changed = threading.Condition()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[_Worker] = set()
+        self._spare: _Worker | None = None
         self._cancelled = False
 
     def submit(self, job: Job) -> Future[Outcome]:
@@ -46,12 +47,15 @@ class LocalExecutor:
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()
-            for process in self._running:
-                process.send_signal(signal.SIGTERM)
+            for worker in self._running:
+                worker.stop()
 
     def shutdown(self) -> None:
         """Wait until nothing runs."""
         self._pool.shutdown()
+        if self._spare:
+            self._spare.dismiss()
+            self._spare = None
 
     def _run(self, job: Job) -> Outcome:
         gpu_ids = self._take_gpus(job.launch.gpus)
@@ -68,30 +72,62 @@ class LocalExecutor:
             return [self._free.pop(0) for _ in range(0 if self._cancelled else number)]
 
     def _run_worker(self, job: Job) -> Outcome:
-        """Output goes to a file, not to a pipe: a worker must be able to finish after its driver was killed."""
-        path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH", "")]))
-        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as complained:
+        with self._changed:
+            if self._cancelled:
+                return Outcome(state="interrupted", exit_code=143, message="stopped before it began")
+            worker = self._spare or _Worker()
+            self._running.add(worker)
+            self._spare = _Worker()
+        try:
+            return worker.work(job)
+        finally:
             with self._changed:
-                if self._cancelled:
-                    return Outcome(state="interrupted", exit_code=143, message="stopped before it began")
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "pipeline.worker"],
-                    env=os.environ | {"PYTHONPATH": path},
-                    stdin=subprocess.PIPE,
-                    stdout=told,
-                    stderr=complained,
-                    start_new_session=True,
-                )
-                self._running.add(process)
-            try:
-                process.communicate(job.model_dump_json().encode())
-            except BrokenPipeError:
-                process.wait()
-            with self._changed:
-                self._running.discard(process)
-            told.seek(0)
-            complained.seek(0)
-            return _outcome(process.returncode, told.read(), complained.read())
+                self._running.discard(worker)
+
+
+class _Worker:
+    """A detached worker process that waits for its job on standard input, and ends when there is none.
+
+    One is kept ready while another works, so that its start-up costs a run nothing. Output goes to files, not to pipes: a
+    worker must be able to finish after its driver was killed.
+    """
+
+    def __init__(self) -> None:
+        self._told = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the worker has ended)
+        self._complained = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.worker"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))},
+            stdin=subprocess.PIPE,
+            stdout=self._told,
+            stderr=self._complained,
+            start_new_session=True,
+        )
+
+    def work(self, job: Job) -> Outcome:
+        """Hand over the job and wait for its outcome."""
+        try:
+            self._process.communicate(job.model_dump_json().encode())
+        except BrokenPipeError:
+            self._process.wait()
+        self._told.seek(0)
+        self._complained.seek(0)
+        outcome = _outcome(self._process.returncode, self._told.read(), self._complained.read())
+        self._close_files()
+        return outcome
+
+    def stop(self) -> None:
+        """Ask a working one to save its state and end."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def dismiss(self) -> None:
+        """Let an idle one go."""
+        self._process.communicate(b"")
+        self._close_files()
+
+    def _close_files(self) -> None:
+        self._told.close()
+        self._complained.close()
 
 
 def _outcome(exit_code: int, told: bytes, complained: bytes) -> Outcome:
