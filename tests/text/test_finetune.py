@@ -30,14 +30,15 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A store with one finished fine-tuning per base: Qwen3 tied, and GPT-2."""
-    root = tmp_path_factory.mktemp("store") / "artifacts" / "text"
-    new, old = corpus(root / "corpus" / "c0000001"), corpus(root / "corpus" / "c0000002", ["the old text stays."] * 12)
+    root = tmp_path_factory.mktemp("store") / "artifacts"
+    new = corpus(root / "text.corpus" / "c0000001")
+    old = corpus(root / "text.corpus" / "c0000002", [f"the old text stays for {index} days." for index in range(12)])
     artifacts = {}
     for name, digits in (("qwen3", "b0000001"), ("gpt2", "b0000002")):
-        base = base_artifact(root / "pretrain" / digits, tiny_model(name))
+        base = base_artifact(root / "text.pretrain" / digits, tiny_model(name))
         inputs = {"base": base, "corpus": new, "old_corpus": old}
         values = TINY | {"learning_rate": 0.02, "num_evaluations": 2}
-        artifacts[name] = (base, run_stage(STAGE, root / "finetune" / f"f{digits[1:]}", values, inputs))
+        artifacts[name] = (base, run_stage(STAGE, root / "text.finetune" / f"f{digits[1:]}", values, inputs))
     return artifacts
 
 
@@ -114,7 +115,7 @@ def test_cards_carry_the_licences_on(store, card):
 
 def test_no_file_names_a_path_of_this_machine(store):
     _, finished = store["qwen3"]
-    root = str(finished.path.parents[3]).encode()
+    root = str(finished.path.parents[2]).encode()
     files = [path for path in finished.path.rglob("*") if path.is_file() and "checkpoints" not in path.parts]
     assert [path.name for path in files if root in path.read_bytes()] == []
 

@@ -50,8 +50,8 @@ class Config(StageConfig):
     budget_minutes: Rate | None = None
     """Horizon in minutes of training alone (not start, evaluation, samples), turned into steps once by a probe."""
 
-    learning_rate: Rate = 3e-3
-    """Full learning rate of AdamW on the adapter."""
+    learning_rate: Rate | None = None
+    """Full learning rate of AdamW on the adapter; null: 1 / the width of the base, at most 0.005."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of the adapter, times the learning rate per step."""
     adamw_betas: tuple[Share, Share] = (0.9, 0.95)
@@ -65,7 +65,7 @@ class Config(StageConfig):
 
     context_length: Annotated[int, Field(ge=2)] | None = None
     """Tokens in one row; null: the positions of the base, at most 512."""
-    global_batch_size_tokens: Count = 2048
+    global_batch_size_tokens: Count = 1024
     """Tokens in one step over all processes, rounded to whole rows."""
     micro_batch_size: Count | None = None
     """Rows in one forward pass of one process; null: as many as keep a pass near 4,096 tokens on CPU, 32,768 on GPU."""

@@ -132,6 +132,7 @@ class Evaluator:
 
         def show(done: int, total: int) -> None:
             self.context.progress(done, total, unit=f"window of the {domain} text")
+            self.context.check_stop()  # the training is saved
 
         after = self._score(documents, show)
         with self.model.disable_adapter():

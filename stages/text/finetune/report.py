@@ -28,6 +28,7 @@ class Outcome:
     summary: TrainingSummary
     context_length: int
     num_processes: int
+    learning_rate: float
     num_adapted: int
     num_trainable: int
     num_base: int
@@ -54,7 +55,7 @@ def write_report(config: Config, context: Context, outcome: Outcome, exported: E
     _metrics(context, outcome, exported)
     _comparisons(context, outcome)
     _samples(context, outcome)
-    _curves(context, config)
+    _curves(context, outcome)
     _cost(context, config, outcome, exported)
     write_cards(
         context,
@@ -144,7 +145,7 @@ def _samples(context: Context, outcome: Outcome) -> None:
     write_bytes(context.samples / "side_by_side.jsonl", ("\n".join(lines) + "\n").encode())
 
 
-def _curves(context: Context, config: Config) -> None:
+def _curves(context: Context, outcome: Outcome) -> None:
     loss, factor, validation = (_curve(context, name) for name in ("loss", "learning_rate_factor", "validation_bits_per_byte"))
     path = plots.line_chart(context.figures / "loss.svg", {"training": loss}, xlabel="step", ylabel="loss, nats per token")
     context.section.figure(path, "Loss of each training batch before it is learnt.")
@@ -153,7 +154,7 @@ def _curves(context: Context, config: Config) -> None:
             context.figures / "validation.svg", {"validation": validation}, xlabel="step", ylabel="bits per byte"
         )
         context.section.figure(path, "Bits per byte of some validation documents of the new text; step 0 is the base.")
-    rates = {"adapter": (factor[0], [config.learning_rate * value for value in factor[1]])}
+    rates = {"adapter": (factor[0], [outcome.learning_rate * value for value in factor[1]])}
     path = plots.line_chart(context.figures / "learning_rate.svg", rates, xlabel="step", ylabel="learning rate")
     context.section.figure(path, "The learning rate rises, stays and falls.")
 
@@ -184,6 +185,7 @@ def _cost(context: Context, config: Config, outcome: Outcome, exported: Export) 
         "Training",
         {
             "steps": plan.num_steps,
+            "learning rate": outcome.learning_rate,
             "warm-up steps": plan.warmup_steps,
             "cool-down steps": plan.cooldown_steps,
             "positions per step": plan.rows_per_step * outcome.context_length,

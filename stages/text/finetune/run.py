@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 
 import torch
@@ -24,16 +25,20 @@ from stages.text.finetune.data import training_store
 from stages.text.finetune.evaluation import Evaluator
 from stages.text.finetune.export import export
 from stages.text.finetune.report import Outcome, write_report
-from stages.text.finetune.training import context_length_of, loss_module, make_plan, with_horizon
+from stages.text.finetune.training import context_length_of, learning_rate_of, loss_module, make_plan, with_horizon
 
 _PROBE_ROWS, _PROBE_LENGTH = 2, 64
 """Shape of the ids on which logits are compared: some real text, small enough for a large vocabulary."""
+
+_DONE = ".done"
+"""File by which the main process tells the others that everything is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """A trained adapter on its base, before it is measured and saved."""
 
+    config: Config
     base: Base
     sha256_before: str
     model: PeftModel
@@ -66,7 +71,16 @@ def run(config: Config, context: Context) -> None:
             probe=probe,
         )
         write_report(config, context, outcome, exported)
-    trained.training.accelerator.wait_for_everyone()
+        (context.directory / _DONE).touch()
+    _wait_for_main(context)
+
+
+def _wait_for_main(context: Context) -> None:
+    # Measuring may take longer than a barrier waits, and a process that waits in one gives no sign of life.
+    while not (context.directory / _DONE).exists():
+        context.beat()
+        context.check_stop()
+        time.sleep(0.2)
 
 
 def train(config: Config, context: Context) -> Trained:
@@ -90,6 +104,7 @@ def train(config: Config, context: Context) -> Trained:
     training = _training(config, context, accelerator, base, model, rows, evaluator)
     training.plan = with_horizon(config, context, training)
     return Trained(
+        config=config,
         base=base,
         sha256_before=sha256_before,
         model=model,
@@ -111,6 +126,7 @@ def _measure(trained: Trained) -> Outcome:
         summary=trained.summary,
         context_length=trained.rows.context_length,
         num_processes=training.accelerator.num_processes,
+        learning_rate=learning_rate_of(trained.config, trained.model),
         num_adapted=num_adapted(trained.model),
         num_trainable=sum(parameter.numel() for parameter in lora_parameters(trained.model).values()),
         num_base=sum(parameter.numel() for name, parameter in parameters.items() if "lora_" not in name),
@@ -163,7 +179,7 @@ def _training(
 
     dtype = devices.resolve(context, accelerator, "dtype", decide)
     parameters = list(lora_parameters(model).values())
-    groups = [{"params": parameters, "lr": config.learning_rate, "weight_decay": config.weight_decay}]
+    groups = [{"params": parameters, "lr": learning_rate_of(config, model), "weight_decay": config.weight_decay}]
     return Training(
         context=context,
         accelerator=accelerator,
