@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -185,7 +186,14 @@ class Stage:
 
 def read_stages(nodes: Sequence[ReportNode]) -> list[Stage]:
     """Return the nodes in topological order (their own order where the graph leaves a choice), each read."""
-    return [read_stage(index, node) for index, node in enumerate(in_order(nodes), 1)]
+    stages = [read_stage(index, node) for index, node in enumerate(in_order(nodes), 1)]
+    titles = Counter(stage.title for stage in stages if not stage.cell)
+    return [
+        replace(stage, title=f"{stage.title} · {stage.node.name}")
+        if stage.title and titles[stage.title] > 1 and not stage.cell
+        else stage
+        for stage in stages
+    ]
 
 
 def in_order(nodes: Sequence[ReportNode]) -> list[ReportNode]:

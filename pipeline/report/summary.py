@@ -59,10 +59,10 @@ def summarise(name: str, stages: list[Stage], *, recipe_text: str, command: str)
 
 
 def _introduction(recipe_text: str) -> str:
-    """Return the comment at the top of the recipe as prose: its author wrote there what it is for."""
+    """Return the first paragraph of the comment at the top of the recipe: its author wrote there what it is for."""
     lines = []
     for line in recipe_text.splitlines():
-        if not line.startswith("#"):
+        if not line.startswith("#") or not line.strip("# "):
             break
         lines.append(line.lstrip("#").strip())
     return " ".join(lines).strip()

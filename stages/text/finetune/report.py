@@ -87,6 +87,7 @@ def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
             unit="1",
             interval=list(row.interval),
             separable=row.is_separable,
+            headline=True,
             **documents,
         )
     cost = {

@@ -78,9 +78,10 @@ def _yardsticks(context: Context, stores: dict[str, TokenStore], bos_id: int, ou
 def _metrics(config: Config, context: Context, outcome: Outcome, yardsticks: dict[str, float], speed: Speed) -> None:
     for split, score in (("validation", outcome.validation), ("test", outcome.test)):
         documents = {"n": len(score.nll_nats), "split": split, "items": "documents", "higher_is_better": False}
-        context.metric("bits_per_byte", score.bits_per_byte, unit="bit/byte", interval=score.interval(config.seed), **documents)
+        interval, headline = score.interval(config.seed), split == "test"
+        context.metric("bits_per_byte", score.bits_per_byte, unit="bit/byte", interval=interval, headline=headline, **documents)
         context.metric("nats_per_token", score.nats_per_token, unit="nat/token", **documents)
-        context.metric("perplexity", math.exp(score.nats_per_token), unit="1/token", **documents)
+        context.metric("perplexity", math.exp(score.nats_per_token), unit="1", **documents)
     for name, value in yardsticks.items():
         n = len(outcome.test.nll_nats)
         label = f"bits_per_byte_{name.split()[0]}"

@@ -41,6 +41,7 @@ def write_metrics(context: Context, measured: Mapping[str, Measured], facts: Fac
             higher_is_better=True,
             n=values.num_documents,
             split=split,
+            headline=split == "test",
             items="documents",
         )
     unused = int(_unused(measured["train"].counts))
