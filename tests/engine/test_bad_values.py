@@ -1,0 +1,69 @@
+"""Values that look like paths, names or addresses: taken as they stand, or refused with what would work."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from pipeline.cards import load_card
+from pipeline.errors import CardError, DataError
+from pipeline.fingerprint import _commit
+from pipeline.rank import describe_os_error
+from pipeline.sources import HubRepo, expand
+from tests.engine.conftest import Project
+
+
+@pytest.mark.parametrize("value", ["$NOWHERE/data.txt", "${NOWHERE}", "C:\\data\\my.txt", "~nobody/data.txt", ""])
+def test_what_names_no_file_here_is_quoted_as_it_was_written(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable is put in: a recipe must mean the same wherever it runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(DataError) as caught:
+        expand([value])
+    assert f"'{value}' names no file here" in str(caught.value)
+
+
+def test_home_relative_and_unicode_paths_with_blanks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mes données 你"
+    folder.mkdir()
+    (folder / "a b.txt").write_text("x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("~/mes données 你", "mes données 你/a b.txt", "./mes données 你/*.txt", str(folder)):
+        assert [path.name for path in expand([pattern])] == ["a b.txt"]
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "A", ""])
+def test_a_card_is_named_and_never_a_path(name: str) -> None:
+    with pytest.raises(CardError, match="without a path"):
+        load_card(name)
+
+
+def test_offline_a_branch_of_the_hub_is_refused_and_a_commit_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert _commit(HubRepo("owner/name", "0" * 40), offline=True) == "0" * 40
+    with pytest.raises(DataError, match="the network is forbidden; pin a full commit"):
+        _commit(HubRepo("owner/name"), offline=True)
+    with pytest.raises(DataError, match="the Hub gave no commit"):
+        _commit(HubRepo("owner/name"), offline=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")]
+)
+def test_an_error_of_the_system_says_what_to_do(code: int, words: str) -> None:
+    told = describe_os_error(OSError(code, "text of the system", "/store/file"))
+    assert words in told
+    assert "/store/file" in told
+    assert "run the same command again" in told
+
+
+def test_settings_of_the_run_change_no_fingerprint(project: Project) -> None:
+    """Device, processes and threads are where a stage runs, not what it computes."""
+    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
+    project.groundup("run", "recipe.yaml")
+    launch = ["stages.a.launch.processes=2", "stages.a.launch.threads=1", "stages.a.launch.heartbeat_timeout_seconds=5"]
+    assert "nothing to run" in project.groundup("plan", "recipe.yaml", *launch, CUDA_VISIBLE_DEVICES="")
