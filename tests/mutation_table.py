@@ -24,7 +24,9 @@ _CHECKPOINT = "tests/common/test_checkpoint.py::"
 _TRAINING = "tests/text/test_bad_training.py::"
 _GATES = "tests/text/test_corpus_gates.py::"
 _LORA = "tests/text/test_finetune_lora.py::"
-_PACKED = "tests/equivalence/test_packed.py::test_the_gradient_of_packed_documents_is_that_of_separate_ones_if_and_only_if_isolated"
+_PACKED = (
+    "tests/equivalence/test_packed.py::test_the_gradient_of_packed_documents_is_that_of_separate_ones_if_and_only_if_isolated"
+)
 
 # fmt: off
 ENGINE = [
@@ -192,9 +194,9 @@ DATA = [
              "if overlap.share > most:", "if False:", "tests/text/test_corpus.py::test_train_text_inside_test_documents_is_refused"),
     Mutation("splits too small", "stages/text/corpus/run.py",
              "    if not small:\n", "    if True:\n", "tests/text/test_corpus.py::test_a_corpus_too_small_for_three_splits_is_refused_with_the_numbers"),
-    Mutation("the split follows the content", "stages/text/corpus/spool.py",
-             "place = int(digest[:16], 16) / 2**64", "place = hash(digest) % 997 / 997",
-             "tests/text/test_corpus.py::test_the_order_and_names_of_files_and_rows_change_no_byte_of_the_data"),
+    Mutation("the split follows the content", "stages/text/corpus/splits.py",
+             "split_of(digest, validation", "split_of(digest[32:], validation",
+             "tests/text/test_corpus.py::test_every_document_lands_in_the_split_its_hash_names"),
     Mutation("archive: names that leave it", "stages/common/archives.py",
              '".." in PurePosixPath(name).parts', "False", "tests/common/test_packages.py::test_a_name_that_leaves_the_archive_is_refused"),
     Mutation("archive: bomb", "stages/common/archives.py",
@@ -233,7 +235,7 @@ DATA = [
              "if size != expected:", "if False:", "tests/common/test_token_store.py::test_a_truncated_store_is_refused"),
     Mutation("chat: control characters", "stages/text/chat/stream.py",
              "c if c in _HARMLESS else _picture(c) for c", "c for c",
-             "tests/text/test_chat.py::test_every_line_of_a_pipe_is_continued_and_the_end_of_input_leaves"),
+             "tests/text/test_chat.py::test_what_could_steer_the_terminal_is_shown_instead"),
     Mutation("chat: reordering characters", "stages/text/chat/stream.py",
              "character in _REORDERING or ", "", "tests/text/test_chat.py::test_what_could_steer_the_terminal_is_shown_instead"),
 ]

@@ -22,7 +22,7 @@ from tests.mutation_table import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("pipeline", "stages", "tests", "data_cards", "configs", "benchmarks", "pyproject.toml", "README.md")
-LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "matplotlib.pyplot")
+LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "matplotlib.pyplot", "hypothesis")
 MODELS = ("AutoModelForCausalLM", "AutoTokenizer", "Qwen3ForCausalLM", "LlamaForCausalLM", "GPT2LMHeadModel")
 BROKEN, ELSEWHERE = 98, 99
 """Exit codes of a child: the runner itself failed; our code was imported from somewhere else than the copy."""
@@ -110,7 +110,8 @@ def _in_child(copy: Path, tests: list[str]) -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("pipeline", "stages", "tests")]:
         del sys.modules[name]
     loaded = "ignore::pytest.PytestAssertRewriteWarning"  # pytest's plugins were loaded with the libraries
-    code = pytest.main(["-x", "-W", loaded, "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    code = pytest.main(["-x", "-W", loaded, "-p", "pytest_timeout", "-p", "no:cacheprovider", *tests])
     ours = [module for name, module in sys.modules.items() if name.partition(".")[0] in ("pipeline", "stages", "tests")]
     files = [Path(module.__file__) for module in ours if getattr(module, "__file__", None)]
     return int(code) if files and all(file.is_relative_to(copy) for file in files) else ELSEWHERE

@@ -163,6 +163,7 @@ def test_no_worker_begins_while_a_process_of_an_earlier_attempt_holds_the_direct
     process = project.start("run", "recipe.yaml")
     wait_for(lambda: any(lock.stat().st_size for lock in project.root.glob("artifacts/*/.*.lock")))
     time.sleep(1)
+    assert not (partial / ".job.json").exists()
     assert project.ran() == []
     os.close(descriptor)
     process.communicate(timeout=60)

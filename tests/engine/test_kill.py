@@ -162,8 +162,8 @@ def _workers(project: Project) -> list[int]:
 
 
 def test_a_rank_dies_with_its_worker(training: Project) -> None:
-    process = training.start("run", "recipe.yaml", "stages.t.text='0.3'")
-    wait_for_step(training, 2)
+    process = training.start("run", "recipe.yaml", "stages.t.text='30'")
+    wait_for_step(training, 1)
     (worker,) = _workers(training)
     family = descendants([worker])
     assert len(family) == 2
@@ -171,7 +171,7 @@ def test_a_rank_dies_with_its_worker(training: Project) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "SIGKILL" in err
-    assert wait_gone(family, 5), "the rank outlived its worker"
+    assert wait_gone(family, 10), "the rank outlived its worker, asleep in a step of 30 seconds"
     training.groundup("run", "recipe.yaml", "stages.t.text='0'", "stages.t.size=6")
 
 

@@ -172,6 +172,7 @@ def test_one_huge_line_is_cut_into_documents_and_loses_nothing():
     spaced = "word " * 100_000
     texts, _ = admit([file("a.jsonl", json.dumps({"text": spaced}) + "\n")], max_characters=1000)
     assert "".join(texts) == spaced
+    assert max(map(len, texts)) <= 1000
     assert all(text.endswith(" ") for text in texts)
 
 
