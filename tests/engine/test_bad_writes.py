@@ -145,9 +145,11 @@ def test_a_rank_holds_its_directory_while_it_lives(project: Project) -> None:
     process = project.start("run", "recipe.yaml")
     wait_for(lambda: bool(list(project.root.glob("artifacts/*/.*.partial/.beat-0"))))
     (partial,) = project.root.glob("artifacts/*/.*.partial")
-    with pytest.raises(StoreError, match="a process of an earlier attempt still writes here"):
-        wait_exclusive(partial, 0)
-    _, err = process.communicate(timeout=60)
+    try:
+        with pytest.raises(StoreError, match="a process of an earlier attempt still writes here"):
+            wait_exclusive(partial, 0)
+    finally:
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
 
 
@@ -158,6 +160,8 @@ def test_no_worker_begins_while_a_process_of_an_earlier_attempt_holds_the_direct
     partial = path.with_name(f".{Record.load(path).fingerprint}.partial")
     shutil.rmtree(path)
     partial.mkdir()
+    for lock in path.parent.glob(".*.lock"):
+        lock.unlink()
     project.ran()
     descriptor = hold_shared(partial)
     process = project.start("run", "recipe.yaml")
