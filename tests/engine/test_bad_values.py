@@ -67,3 +67,10 @@ def test_settings_of_the_run_change_no_fingerprint(project: Project) -> None:
     project.groundup("run", "recipe.yaml")
     launch = ["stages.a.launch.processes=2", "stages.a.launch.threads=1", "stages.a.launch.heartbeat_timeout_seconds=5"]
     assert "nothing to run" in project.groundup("plan", "recipe.yaml", *launch, CUDA_VISIBLE_DEVICES="")
+
+
+def test_a_stage_that_the_system_killed_says_what_may_have_happened(project: Project) -> None:
+    killed = "import os\nimport signal\n\n\ndef run(config, context):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    project.stage("large", killed)
+    project.recipe("name: r\nstages:\n  a: {stage: toy.large, text: a}\n")
+    assert "killed by SIGKILL (the system may have run out of memory)" in project.groundup("run", "recipe.yaml", code=1)
