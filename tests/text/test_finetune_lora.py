@@ -172,8 +172,8 @@ def test_an_adapter_without_its_base_file_or_with_missing_tensors_is_refused(tmp
     tensors = load_file(weights)
     tensors.pop(sorted(tensors)[0])
     save_file(tensors, weights, metadata={"format": "pt"})
-    with warnings.catch_warnings(), pytest.raises(DataError, match="cannot be loaded.*missing adapter keys"):
-        warnings.simplefilter("ignore")  # as in a run, where a warning of peft stops nothing
+    # As in a run, where a warning of peft stops nothing.
+    with warnings.catch_warnings(action="ignore"), pytest.raises(DataError, match="cannot be loaded.*missing adapter keys"):
         load_adapter(folder, tmp_path / "adapter")
     (tmp_path / "adapter" / "groundup_base.json").unlink()
     with pytest.raises(DataError, match="nothing says which base"):
