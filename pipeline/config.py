@@ -29,11 +29,11 @@ class Input:
 class StageConfig(BaseModel):
     """Values that define what a stage computes; every one of them enters the fingerprint.
 
-    Put a sentence with the unit under each field: `groundup stages` and `--help` show it. A field named `seed` is
+    Put a sentence with the unit under each field: `groundup stages` and `--help` read it from there. A field named `seed` is
     filled from the recipe. Where and how a stage runs (devices, processes, paths) never belongs here.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     produces: ClassVar[str] = "files"
     """Kind of the artifact, which consumers name in their `inputs`."""

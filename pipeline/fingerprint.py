@@ -15,8 +15,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +120,9 @@ def _commit(source: HubRepo, offline: bool) -> str:
     where = f"hub:{source.repo}@{source.revision}"
     if offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         raise DataError(f"{where}: the network is forbidden; pin a full commit (40 hex digits), or run without --offline")
+    import urllib.error  # here, as they are slow to import and few recipes name the Hub
+    import urllib.request
+
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     url = f"{endpoint}/api/{source.repo_type}s/{source.repo}/revision/{source.revision}"
     try:

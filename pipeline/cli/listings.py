@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-
-from pydantic_core import PydanticUndefined
+import ast
+import inspect
+import itertools
+import textwrap
 
 from pipeline.cards import card_names, load_card
 from pipeline.config import StageConfig
@@ -29,13 +31,24 @@ def stages(_arguments: argparse.Namespace) -> int:
 
 def parameter_lines(config: type[StageConfig]) -> list[str]:
     """Return one line for each parameter: name, default, meaning with its unit."""
+    meanings = field_sentences(config)
     lines = []
     for name, field in config.model_fields.items():
-        default = (
-            "required" if field.default is PydanticUndefined and field.default_factory is None else f"{field.get_default()!r}"
-        )
-        lines.append(f"{name:<28} {default:<14} {' '.join((field.description or '').split())}")
+        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        lines.append(f"{name:<28} {default:<14} {meanings.get(name, '')}".rstrip())
     return lines
+
+
+def field_sentences(config: type[StageConfig]) -> dict[str, str]:
+    """Return the sentence under each field of `config`, read from its source: `plan` should not pay for it."""
+    found = {}
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, below in itertools.pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
+                found[name] = " ".join(sentence.split())
+    return found
 
 
 def cards(_arguments: argparse.Namespace) -> int:

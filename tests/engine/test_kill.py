@@ -102,7 +102,7 @@ def killed_at(project: Project, role: str, number: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("role", "number"), [("worker", 6), ("worker", 12), ("rank", 3), ("rank", 6)])
+@pytest.mark.parametrize(("role", "number"), [("worker", 10), ("rank", 5)])
 def test_a_kill_at_a_write_loses_nothing(role: str, number: int, training: Project) -> None:
     assert killed_at(training, role, number)
 
