@@ -111,7 +111,7 @@ def _in_child(copy: Path, tests: list[str]) -> int:
         del sys.modules[name]
     loaded = "ignore::pytest.PytestAssertRewriteWarning"  # pytest's plugins were loaded with the libraries
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    code = pytest.main(["-x", "-W", loaded, "-p", "pytest_timeout", "-p", "no:cacheprovider", *tests])
+    code = pytest.main(["-x", "-W", loaded, "-p", "pytest_timeout", "--timeout=120", "-p", "no:cacheprovider", *tests])
     ours = [module for name, module in sys.modules.items() if name.partition(".")[0] in ("pipeline", "stages", "tests")]
     files = [Path(module.__file__) for module in ours if getattr(module, "__file__", None)]
     return int(code) if files and all(file.is_relative_to(copy) for file in files) else ELSEWHERE
