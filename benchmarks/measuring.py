@@ -101,7 +101,7 @@ class Table:
     def show(self, rows: Sequence[Row], notes: Sequence[str] = ()) -> None:
         """Print the section to standard output."""
         module = Path(sys.argv[0]).stem
-        command = shlex.join([f"python -m benchmarks.{module}".split()[0], "-m", f"benchmarks.{module}", *sys.argv[1:]])
+        command = shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
         print(f"\n## {self.title}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}, {(time.time() - self._begin) / 60:.1f} min.")
         print(f"{machine()}; {versions(self.packages)}.")
         print(f"Load average {_load(self._load_before)} before, {_load(os.getloadavg())} after.\n")
