@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 
 import torch
+import yaml
 from transformers import PreTrainedModel
 
 from pipeline.contract import Context, read_events, write_bytes
@@ -200,10 +201,15 @@ def _cost(context: Context, outcome: Outcome, speed: Speed, reload_difference: f
 def _card(config: Config, context: Context, outcome: Outcome, model: PreTrainedModel) -> None:
     low, high = outcome.test.interval(config.seed)
     licence = license_of(context.input("corpus"))
+    start = "random weights"
+    if config.token_statistics_init:
+        start += ", but for token table and untied head, which begin with the bigram counts of the training tokens,"
+    metadata = {"library_name": "transformers", "license": licence, "pipeline_tag": "text-generation", "tags": ["groundup"]}
     lines = [
+        f"---\n{yaml.safe_dump(metadata)}---",
         f"# A {config.architecture} language model, {model.num_parameters() / 1e6:.1f} million parameters",
         "",
-        f"Trained from random weights on {_positions(outcome):,} tokens in {outcome.plan.num_steps:,} steps.",
+        f"Trained from {start} on {_positions(outcome):,} tokens in {outcome.plan.num_steps:,} steps.",
         f"It needs {outcome.test.bits_per_byte:.3f} bits per byte on held-out text of its corpus "
         f"(95 % interval {low:.3f} to {high:.3f}, {len(outcome.test.nll_nats):,} documents).",
         "",
