@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -85,43 +88,77 @@ def assert_finished(project: Project, steps: int = 6) -> None:
     assert len(list(store.all())) == 2
 
 
-def killed_at(project: Project, role: str, number: int) -> bool:
-    """Run with a kill at the n-th write of the worker or the rank, run again, check; False when there is no n-th write."""
+JOB = """
+import sys
+from pathlib import Path
+
+from pipeline.graph import add_working_directory, build_graph
+from pipeline.plan import make_plan
+from pipeline.recipe import load_recipe
+from pipeline.runner import make_job
+from pipeline.store import Store
+
+add_working_directory()
+store = Store(Path("."))
+plan = make_plan(build_graph(load_recipe(Path("recipe.yaml"))), store, "r")
+print(make_job(plan, "t", store, "r", offline=True, force=False, cores=1).model_dump_json())
+"""
+
+
+@pytest.fixture
+def job(training: Project) -> str:
+    """The job of stage `t`, as the engine hands it to a worker."""
+    command = [sys.executable, "-c", JOB]
+    return subprocess.run(command, cwd=training.root, env=training.environment, capture_output=True, text=True, check=True).stdout
+
+
+def work(project: Project, job: str, **environment: str) -> int:
+    """Run a real worker on `job`; return its exit code."""
+    command = [sys.executable, "-m", "pipeline.worker"]
+    return subprocess.run(
+        command,
+        cwd=project.root,
+        env=project.environment | environment,
+        input=job,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    ).returncode
+
+
+def killed_at(project: Project, job: str, role: str, number: int) -> bool:
+    """Kill the worker or its rank at the n-th write, work again, check; False when there is no n-th write."""
     marker = project.root / f"killed-{role}-{number}"
     path = os.pathsep.join([str(ROOT / "tests" / "faults"), str(ROOT)])
-    process = project.start("run", "recipe.yaml", "--only", "t", GROUNDUP_TEST_KILL=f"{role}:{number}:{marker}", PYTHONPATH=path)
-    process.communicate(timeout=60)
+    work(project, job, GROUNDUP_TEST_KILL=f"{role}:{number}:{marker}", PYTHONPATH=path)
     if not marker.exists():
         return False
     first = [int(line) for line in project.ran()]
-    project.groundup("run", "recipe.yaml")
-    second = [int(line) for line in project.ran() if line != "u"]
-    assert_finished(project)
+    assert work(project, job) == 0
+    second = [int(line) for line in project.ran()]
+    (artifact,) = Store(project.root).all()
+    assert (artifact / "out.txt").read_text() == expected(6)
+    assert not differences(artifact, Record.load(artifact))
+    assert not list(project.root.glob("artifacts/*/.*.partial"))
     saved = max([step for step in first if step % 2 == 0], default=0)
     assert not second or min(second) >= min(saved - 1, 5), f"{marker.read_text()}: saved work was done twice: {first} {second}"
     return True
 
 
 @pytest.mark.parametrize(("role", "number"), [("worker", 10), ("rank", 5)])
-def test_a_kill_at_a_write_loses_nothing(role: str, number: int, training: Project) -> None:
-    assert killed_at(training, role, number)
+def test_a_kill_at_a_write_loses_nothing(role: str, number: int, training: Project, job: str) -> None:
+    assert killed_at(training, job, role, number)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("role", ["worker", "rank"])
-def test_a_kill_at_each_write_loses_nothing(role: str, tmp_path: Path) -> None:
+def test_a_kill_at_each_write_loses_nothing(role: str, training: Project, job: str) -> None:
     kills = 0
-    for number in range(1, 200):
-        project = Project(tmp_path / f"{role}-{number}")
-        project.stage("train", TRAIN, CONFIG)
-        project.recipe(
-            "name: r\nstages:\n  t: {stage: toy.train, text: '0', size: 6}\n"
-            "  u: {stage: toy.write, text: u, needs: {upstream: t}}\n"
-        )
-        if not killed_at(project, role, number):
-            break
+    while killed_at(training, job, role, kills + 1):
         kills += 1
+        shutil.rmtree(training.root / "artifacts")
     assert kills > 10, "there are more writes than that: the fault was not injected"
 
 
