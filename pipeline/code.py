@@ -13,22 +13,22 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
+from pipeline.durable import sha256_file
 from pipeline.errors import RecipeError
+from pipeline.hashes import HashCache
 
 _IGNORED_FIELDS = frozenset({"type_comment", "kind", "ctx"})
 
 
-def code_identity(stage: str) -> dict[str, str]:
+@cache
+def code_identity(stage: str, hashes: HashCache) -> dict[str, str]:
     """Return {file: sha256} of all code that defines `stage` (a dotted package name); paths are relative to the top package.
+
+    Asked once for each stage and cache of hashes, which lives as long as one plan.
 
     Raises:
         RecipeError: there is no such package, or a file of it cannot be parsed.
     """
-    return dict(_code_identity(stage))
-
-
-@cache
-def _code_identity(stage: str) -> dict[str, str]:
     top = stage.partition(".")[0]
     root = _package_folder(top).parent
     folder = _package_folder(stage)
@@ -36,9 +36,27 @@ def _code_identity(stage: str) -> dict[str, str]:
     found: dict[Path, str] = {}
     while pending:
         path = pending.pop()
-        found[path] = _file_hash(path)
-        pending |= {imported for imported in _imports(path, root, top) if imported not in found}
+        found[path], imports = hashes.fact(path, f"code-{_format()}", lambda path: _facts(path, root))
+        imported = {file for name in imports if name.split(".")[0] == top for file in _files_of_module(name, root)}
+        pending |= imported - found.keys()
     return {path.relative_to(root).as_posix(): found[path] for path in sorted(found)}
+
+
+@cache
+def _format() -> str:
+    """Facts remembered by another version of this very file are not used."""
+    return sha256_file(Path(__file__))[:16]
+
+
+def _facts(path: Path, root: Path) -> tuple[str, list[str]]:
+    """Return the identity of one file's code, and the dotted names that it may import."""
+    content = path.read_bytes()
+    if path.suffix != ".py":
+        return hashlib.sha256(content).hexdigest(), []
+    tree = _parse(path, content)
+    package = path.relative_to(root).with_suffix("").parts[:-1]
+    names = {name for node in ast.walk(tree) for name in _imported_names(node, package)}
+    return hashlib.sha256("\n".join(_lines(tree)).encode()).hexdigest(), sorted(names)
 
 
 def _is_code(path: Path) -> bool:
@@ -53,14 +71,6 @@ def _package_folder(package: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise RecipeError(f"stage '{package}' cannot be found; a stage is named by the dotted path of its package")
     return Path(next(iter(spec.submodule_search_locations))).resolve()
-
-
-@cache
-def _file_hash(path: Path) -> str:
-    content = path.read_bytes()
-    if path.suffix == ".py":
-        content = "\n".join(_lines(_parse(path, content))).encode()
-    return hashlib.sha256(content).hexdigest()
 
 
 def _parse(path: Path, content: bytes) -> ast.Module:
@@ -87,20 +97,6 @@ def _lines(node: object, depth: int = 0) -> list[str]:
 def _is_bare_string(node: object) -> bool:
     """Docstrings, also those under a field: a string statement does nothing."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-@cache
-def _imports(path: Path, root: Path, top: str) -> frozenset[Path]:
-    """Return the files under `top` that the Python file `path` imports, with the `__init__` of their packages."""
-    if path.suffix != ".py":
-        return frozenset()
-    package = path.relative_to(root).with_suffix("").parts[:-1]
-    found: set[Path] = set()
-    for node in ast.walk(_parse(path, path.read_bytes())):
-        for name in _imported_names(node, package):
-            if name.split(".")[0] == top:
-                found |= _files_of_module(name, root)
-    return frozenset(found)
 
 
 def _imported_names(node: ast.AST, package: tuple[str, ...]) -> list[str]:

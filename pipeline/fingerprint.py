@@ -49,7 +49,7 @@ def identity_of(node: Node, inputs: Mapping[str, list[str]], hashes: HashCache, 
         "config": node.config.identity(),
         "inputs": {role: list(found) for role, found in inputs.items()},
         "sources": [content for source in node.config.sources() for content in _content(source, hashes, offline)],
-        "code": code_identity(node.stage),
+        "code": code_identity(node.stage, hashes),
     }
 
 

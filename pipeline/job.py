@@ -30,6 +30,8 @@ class Job(BaseModel):
     cores: int
     gpu_ids: list[str] = []
     driver: tuple[int, int]
+    commit: str
+    """Commit of the checkout when the run began."""
 
 
 class Outcome(BaseModel):

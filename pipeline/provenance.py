@@ -17,7 +17,7 @@ from pipeline.job import Job
 from pipeline.launch import project_root
 
 
-def provenance(partial: Path, attempts: Attempts) -> dict[str, Any]:
+def provenance(job: Job, partial: Path, attempts: Attempts) -> dict[str, Any]:
     """Return the facts that go into the record: no path, no host."""
     try:
         versions = json.loads((partial / ".versions.json").read_bytes())
@@ -25,7 +25,7 @@ def provenance(partial: Path, attempts: Attempts) -> dict[str, Any]:
         versions = {}
     return {
         "groundup": __version__,
-        "commit": _commit(),
+        "commit": job.commit,
         "versions": versions,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "attempts": attempts.count,
@@ -52,7 +52,7 @@ def machine(job: Job, attempts: Attempts) -> dict[str, Any]:
 
 
 @cache
-def _commit() -> str:
+def checkout_commit() -> str:
     """Commit of the checkout, with `+changes` when files differ from it; empty outside a repository."""
     command = ["git", "-C", str(project_root()), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:

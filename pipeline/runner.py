@@ -16,6 +16,7 @@ from pipeline.executors import Executor
 from pipeline.job import Job, Outcome
 from pipeline.plan import Plan, record_adoption
 from pipeline.process import process_id
+from pipeline.provenance import checkout_commit
 from pipeline.store import Store
 
 
@@ -101,6 +102,7 @@ def make_job(plan: Plan, name: str, store: Store, recipe: str, *, offline: bool,
         force=force,
         cores=cores,
         driver=process_id(),
+        commit=checkout_commit(),
     )
 
 

@@ -109,7 +109,10 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     return text
 
 
-class _Loader(yaml.SafeLoader):
+_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is built: seven times faster
+
+
+class _Loader(_Base):  # type: ignore[misc, valid-type]
     """SafeLoader with the scalar rules of YAML 1.2."""
 
 

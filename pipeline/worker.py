@@ -229,7 +229,7 @@ def _record(job: Job, partial: Path) -> Record:
     if not metrics.exists():
         raise StoreError(f"{job.node}: the stage ended without writing metrics.json; its files were lost, run again")
     attempts = Attempts(partial)
-    facts = provenance(partial, attempts)
+    facts = provenance(job, partial, attempts)
     write_json(partial / "machine.json", machine(job, attempts))
     return Record(
         name=job.node,

@@ -18,6 +18,7 @@ from pipeline.job import Job
 from pipeline.launch import Launch
 from pipeline.process import process_id
 from pipeline.progress import tail
+from pipeline.provenance import checkout_commit
 from pipeline.store import Store
 from pipeline.strict_yaml import parse_scalar
 
@@ -62,6 +63,7 @@ def _run(package: str, arguments: list[str]) -> int:
         force=False,
         cores=len(os.sched_getaffinity(0)),
         driver=process_id(),
+        commit=checkout_commit(),
     )
     return _submit(job, store)
 

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.code import _lines, code_identity
 from pipeline.errors import RecipeError
+from pipeline.hashes import HashCache
 
 BASE = "def f(x):\n    return x + 1\n"
 SAME = {
@@ -66,7 +67,10 @@ def test_imports_are_followed_in_every_form_and_no_further(tmp_path: Path, monke
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert set(code_identity("wing.stage")) == set(files) - {"wing/unused.py", "wing/stage/__pycache__/x.pyc"}
+    assert set(code_identity("wing.stage", HashCache(tmp_path / "hashes.json"))) == set(files) - {
+        "wing/unused.py",
+        "wing/stage/__pycache__/x.pyc",
+    }
 
 
 def test_a_stage_with_broken_syntax_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +79,7 @@ def test_a_stage_with_broken_syntax_is_named(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "broken/run.py").write_text("def run(:\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RecipeError, match=r"run.py:1"):
-        code_identity("broken")
+        code_identity("broken", HashCache(tmp_path / "hashes.json"))
 
 
 def test_our_own_packages_are_the_ones_that_are_imported() -> None:

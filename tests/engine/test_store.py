@@ -111,7 +111,7 @@ def test_a_hash_is_remembered_only_while_the_file_is_the_same(tmp_path: Path) ->
     first = cache.sha256(path)
     cache.save()
     remembered = HashCache(tmp_path / "hashes.json")
-    remembered._entries[os.path.realpath(path)][3] = "from memory"
+    remembered._entries[f"sha256 {os.path.realpath(path)}"][3] = "from memory"
     assert remembered.sha256(path) == "from memory", "an unchanged file is not read again"
     path.write_text("two")
     assert remembered.sha256(path) not in ("from memory", first)
