@@ -188,12 +188,13 @@ def read_stages(nodes: Sequence[ReportNode]) -> list[Stage]:
     """Return the nodes in topological order (their own order where the graph leaves a choice), each read."""
     stages = [read_stage(index, node) for index, node in enumerate(in_order(nodes), 1)]
     titles = Counter(stage.title for stage in stages if not stage.cell)
-    return [
-        replace(stage, title=f"{stage.title} · {stage.node.name}")
-        if stage.title and titles[stage.title] > 1 and not stage.cell
-        else stage
-        for stage in stages
-    ]
+    shared = {title for title, count in titles.items() if title and count > 1}
+    return [replace(stage, title=_told_apart(stage)) if stage.title in shared and not stage.cell else stage for stage in stages]
+
+
+def _told_apart(stage: Stage) -> str:
+    """Return a title that other stages share, with the stage's own name unless that says the same."""
+    return stage.title if stage.node.name == stage.title.lower() else f"{stage.title} · {stage.node.name}"
 
 
 def in_order(nodes: Sequence[ReportNode]) -> list[ReportNode]:
