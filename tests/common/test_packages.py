@@ -206,7 +206,8 @@ def test_an_installed_copy_serves_when_its_members_are_what_the_card_pins(cache)
         read_package(Package.model_validate(pinned), offline=True)
 
 
-def test_reading_a_package_imports_nothing_of_it(tmp_path, cache):
+def test_reading_a_package_imports_nothing_of_it(tmp_path, cache, monkeypatch):
+    monkeypatch.delitem(sys.modules, "toy", raising=False)  # another test may have left one
     wanted = package(wheel(tmp_path / "toy.whl"), member="toy/*")
     (tmp_path / "toy.whl").rename(cache / wanted.cache_name)
     assert read_package(wanted, offline=True)["toy/__init__.py"].startswith(b"raise SystemExit")

@@ -192,6 +192,7 @@ def test_a_rank_in_a_world_of_another_size_writes_nothing(project: Project) -> N
         force=False,
         cores=1,
         driver=process_id(),
+        commit="",
     )
     (partial / ".job.json").write_text(job.model_dump_json())
     environment = project.environment | {"WORLD_SIZE": "2", "RANK": "1", "GROUNDUP_WORKER": ":".join(map(str, process_id()))}

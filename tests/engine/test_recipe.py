@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,14 +47,17 @@ BAD = {
 
 
 @pytest.fixture
-def toys(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def toys(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A project whose folder is on the path of this process."""
-    import sys
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
-        monkeypatch.delitem(sys.modules, name)
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
+            del sys.modules[name]
+
+    forget()
     monkeypatch.syspath_prepend(str(project.root))
-    return project
+    yield project
+    forget()
 
 
 @pytest.mark.parametrize("name", BAD)
