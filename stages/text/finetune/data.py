@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from accelerate import Accelerator
@@ -15,23 +14,11 @@ from pipeline.artifact import Artifact
 from pipeline.contract import Context
 from pipeline.errors import DataError
 from stages.common.corpus_io import load_split
+from stages.common.documents import Documents
 from stages.common.encoding import count_bytes, encode_texts
 from stages.common.token_store import TokenStore, write_token_store
 
 _BATCH = 1_000
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Some documents of a split, to be scored.
-
-    Attributes:
-        tokens: ids of each document, without bos and eos.
-        num_bytes: UTF-8 bytes of each document, int64 (documents,).
-    """
-
-    tokens: list[list[int]]
-    num_bytes: NDArray[np.int64]
 
 
 def training_store(context: Context, accelerator: Accelerator, tokenizer: PreTrainedTokenizerBase) -> TokenStore:

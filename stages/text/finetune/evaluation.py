@@ -17,12 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from pipeline.artifact import Artifact
 from pipeline.contract import Context
 from stages.common.causal_lm import max_positions
+from stages.common.documents import Documents
 from stages.common.encoding import boundary_ids, encode_texts
 from stages.common.generation import generate_texts
 from stages.common.scoring import Scores, score_documents
 from stages.common.statistics import paired_ratio_interval, ratio_interval
 from stages.text.finetune.config import Config
-from stages.text.finetune.data import Documents, documents_of
+from stages.text.finetune.data import documents_of
 
 TEMPERATURE, TOP_K = 0.8, 50
 """Of the samples in the report."""

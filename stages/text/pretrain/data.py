@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.contract import Context
 from stages.common.corpus_io import SPLITS, load_split
+from stages.common.documents import Documents
 from stages.common.encoding import count_bytes, encode_texts
 from stages.common.token_store import TokenStore, write_token_store
 
 _BATCH = 2_000
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Some documents of a split, to be scored.
-
-    Attributes:
-        tokens: ids of each document, without bos and eos.
-        num_bytes: UTF-8 bytes of each document, int64 (documents,).
-    """
-
-    tokens: list[list[int]]
-    num_bytes: NDArray[np.int64]
 
 
 def token_stores(context: Context, tokenizer: PreTrainedTokenizerBase) -> dict[str, TokenStore]:

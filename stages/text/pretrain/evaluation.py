@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.contract import Context
+from stages.common.documents import Documents
 from stages.common.generation import generate_texts
 from stages.common.scoring import score_documents
 from stages.common.statistics import ratio_interval
 from stages.text.pretrain.config import Config
-from stages.text.pretrain.data import Documents
 
 
 @dataclass(frozen=True)
