@@ -103,8 +103,8 @@ def _run(
     cache, finished = None, [False] * len(prompts)
     while True:
         with torch.no_grad():
-            output = model(input_ids=columns.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+            output = model(input_ids=columns.to(model.device), cache=cache, use_cache=True, logits_to_keep=1)
+        cache = output.cache
         logits = output.logits[:, -1].double().cpu().numpy()
         column = []
         for row, prompt in enumerate(prompts):
