@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -90,6 +91,13 @@ class Project:
         assert "Traceback" not in err, err
         return out + err
 
+    def copy(self, root: Path) -> Project:
+        """Return a copy of this project, with all it has made, in the new folder `root`."""
+        shutil.copytree(self.root, root, symlinks=True)
+        twin = Project.__new__(Project)
+        twin.root, twin.environment = root, self.environment
+        return twin
+
     def ran(self) -> list[str]:
         """What the toy stages wrote down, one line for each time one ran; empties the list."""
         path = self.root / "runs.log"
@@ -104,21 +112,51 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+DIAMOND = """
+    name: diamond
+    seed: 1
+    stages:
+      a: {stage: toy.write, text: a}
+      b: {stage: toy.write, needs: {upstream: a}, text: b}
+      c: {stage: toy.write, needs: {upstream: a}, text: c}
+      d: {stage: toy.write, needs: {upstream: [b, c]}, text: d}
+"""
+
+
 @pytest.fixture
-def chain(project: Project) -> Project:
+def diamond(project: Project) -> Project:
     """Return a project whose recipe is a diamond: a -> b, c -> d."""
-    project.recipe(
-        """
-        name: diamond
-        seed: 1
-        stages:
-          a: {stage: toy.write, text: a}
-          b: {stage: toy.write, needs: {upstream: a}, text: b}
-          c: {stage: toy.write, needs: {upstream: a}, text: c}
-          d: {stage: toy.write, needs: {upstream: [b, c]}, text: d}
-        """
-    )
+    project.recipe(DIAMOND)
     return project
 
 
-Edit = Callable[[Project], None]
+@pytest.fixture(scope="session")
+def diamond_ran_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a diamond that was run; tests take a copy of it, `finished_diamond`."""
+    project = Project(tmp_path_factory.mktemp("diamond"))
+    project.recipe(DIAMOND)
+    project.groundup("run", "recipe.yaml")
+    assert sorted(project.ran()) == ["a", "b", "c", "d"]
+    return project
+
+
+@pytest.fixture
+def finished_diamond(diamond_ran_once: Project, tmp_path: Path) -> Project:
+    """Return a diamond that was run."""
+    return diamond_ran_once.copy(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def one_ran_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project of one stage that was run; tests take a copy of it, `finished_one`."""
+    project = Project(tmp_path_factory.mktemp("one"))
+    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
+    project.groundup("run", "recipe.yaml")
+    assert project.ran() == ["a"]
+    return project
+
+
+@pytest.fixture
+def finished_one(one_ran_once: Project, tmp_path: Path) -> Project:
+    """Return a project whose recipe `r` of one stage, `a`, was run."""
+    return one_ran_once.copy(tmp_path / "copy")

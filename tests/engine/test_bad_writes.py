@@ -117,19 +117,16 @@ def test_a_kill_at_any_write_of_a_commit_leaves_what_the_next_worker_completes(t
     assert number > 8, "there are more writes than that"
 
 
-def test_a_finished_directory_is_committed_and_not_computed_again(project: Project) -> None:
-    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
-    project.groundup("run", "recipe.yaml")
-    (path,) = Store(project.root).all()
+def test_a_finished_directory_is_committed_and_not_computed_again(finished_one: Project) -> None:
+    (path,) = Store(finished_one.root).all()
     path.rename(path.with_name(f".{Record.load(path).fingerprint}.partial"))  # as if killed just before the rename
-    project.ran()
-    assert "not yet committed" in project.groundup("plan", "recipe.yaml")
-    project.groundup("run", "recipe.yaml")
-    assert project.ran() == []
-    assert (project.root / "runs/r/a/out.txt").read_text() == "a"
+    assert "not yet committed" in finished_one.groundup("plan", "recipe.yaml")
+    finished_one.groundup("run", "recipe.yaml")
+    assert finished_one.ran() == []
+    assert (finished_one.root / "runs/r/a/out.txt").read_text() == "a"
 
 
-SLOW = WRITE.replace("def run(config, context):", "def run(config, context):\n        import time\n        time.sleep(1.5)")
+SLOW = WRITE.replace("def run(config, context):", "def run(config, context):\n        import time\n        time.sleep(0.7)")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -153,25 +150,22 @@ def test_a_rank_holds_its_directory_while_it_lives(project: Project) -> None:
     assert process.returncode == 0, err
 
 
-def test_no_worker_begins_while_a_process_of_an_earlier_attempt_holds_the_directory(project: Project) -> None:
-    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
-    project.groundup("run", "recipe.yaml")
-    (path,) = Store(project.root).all()
+def test_no_worker_begins_while_a_process_of_an_earlier_attempt_holds_the_directory(finished_one: Project) -> None:
+    (path,) = Store(finished_one.root).all()
     partial = path.with_name(f".{Record.load(path).fingerprint}.partial")
     shutil.rmtree(path)
     partial.mkdir()
     for lock in path.parent.glob(".*.lock"):
         lock.unlink()
-    project.ran()
     descriptor = hold_shared(partial)
-    process = project.start("run", "recipe.yaml")
-    wait_for(lambda: any(lock.stat().st_size for lock in project.root.glob("artifacts/*/.*.lock")))
+    process = finished_one.start("run", "recipe.yaml")
+    wait_for(lambda: any(lock.stat().st_size for lock in finished_one.root.glob("artifacts/*/.*.lock")))
     time.sleep(1)
     assert not (partial / ".job.json").exists()
-    assert project.ran() == []
+    assert finished_one.ran() == []
     os.close(descriptor)
     process.communicate(timeout=60)
-    assert project.ran() == ["a"]
+    assert finished_one.ran() == ["a"]
 
 
 def test_a_rank_in_a_world_of_another_size_writes_nothing(project: Project) -> None:
@@ -227,16 +221,13 @@ def test_a_file_with_a_time_in_the_future_is_hashed_each_time(tmp_path: Path) ->
     assert found[0] != found[1]
 
 
-def test_a_lock_that_a_crash_left_behind_is_free(project: Project) -> None:
-    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
-    project.groundup("run", "recipe.yaml")
-    (lock,) = project.root.glob("artifacts/*/.*.lock")
+def test_a_lock_that_a_crash_left_behind_is_free(finished_one: Project) -> None:
+    (lock,) = finished_one.root.glob("artifacts/*/.*.lock")
     lock.write_text(json.dumps({"driver": [1, 1], "worker": [2**22, 1]}))
-    (path,) = Store(project.root).all()
+    (path,) = Store(finished_one.root).all()
     shutil.rmtree(path)
-    project.ran()
-    project.groundup("run", "recipe.yaml")
-    assert project.ran() == ["a"]
+    finished_one.groundup("run", "recipe.yaml")
+    assert finished_one.ran() == ["a"]
 
 
 FAILS_ONCE = """

@@ -78,9 +78,8 @@ def test_diff_names_the_field_and_the_metric(finished: Project) -> None:
     assert "length: 1 -> 2" in told
 
 
-def test_gc_shows_first_and_removes_only_what_no_run_uses(project: Project) -> None:
-    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
-    project.groundup("run", "recipe.yaml")
+def test_gc_shows_first_and_removes_only_what_no_run_uses(finished_one: Project) -> None:
+    project = finished_one
     project.groundup("run", "recipe.yaml", "stages.a.text=b")
     assert "1 unused" in project.groundup("gc")
     assert "1 unused" in project.groundup("gc", "--delete")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,9 +87,7 @@ def _dedented(text: str) -> str:
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_makes_exactly_these_stages_run(name: str, finished: Project, tmp_path: Path) -> None:
     edit, stale, cause = EDITS[name]
-    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
-    project = Project.__new__(Project)
-    project.root, project.environment = tmp_path / "copy", finished.environment
+    project = finished.copy(tmp_path / "copy")
     edit(project)
     plan = json.loads(project.groundup("plan", "recipe.yaml", "--json"))
     assert {row["name"] for row in plan if row["state"] != "cached"} == stale
@@ -117,37 +114,30 @@ def test_only_limits_the_plan_to_a_stage_and_what_it_lacks(finished: Project) ->
     assert [row["name"] for row in plan] == ["a", "b"]
 
 
-def test_two_recipes_share_artifacts(chain: Project) -> None:
-    chain.groundup("run", "recipe.yaml")
-    chain.ran()
-    chain.recipe((chain.root / "recipe.yaml").read_text().replace("name: diamond", "name: other"), "other.yaml")
-    chain.groundup("run", "other.yaml")
-    assert chain.ran() == []
-    assert (chain.root / "runs/other/d/out.txt").read_text() == "dbaca"
+def test_two_recipes_share_artifacts(finished_diamond: Project) -> None:
+    finished_diamond.recipe((finished_diamond.root / "recipe.yaml").read_text().replace("name: diamond", "name: other"), "other.yaml")
+    finished_diamond.groundup("run", "other.yaml")
+    assert finished_diamond.ran() == []
+    assert (finished_diamond.root / "runs/other/d/out.txt").read_text() == "dbaca"
 
 
-def test_keep_adopts_an_artifact_that_differs_in_code_only_and_writes_it_down(chain: Project) -> None:
-    chain.groundup("run", "recipe.yaml")
-    _replace("toy/write/run.py", '"length"', '"size"')(chain)
-    chain.ran()
-    chain.groundup("run", "recipe.yaml", "--keep", "a", "--keep", "b", "--keep", "c", "--keep", "d")
-    assert chain.ran() == []
-    record = json.loads(chain.groundup("show", "runs/diamond/a", "--json"))
+def test_keep_adopts_an_artifact_that_differs_in_code_only_and_writes_it_down(finished_diamond: Project) -> None:
+    _replace("toy/write/run.py", '"length"', '"size"')(finished_diamond)
+    finished_diamond.groundup("run", "recipe.yaml", "--keep", "a", "--keep", "b", "--keep", "c", "--keep", "d")
+    assert finished_diamond.ran() == []
+    record = json.loads(finished_diamond.groundup("show", "runs/diamond/a", "--json"))
     (adoption,) = record["adopted"]
     assert adoption["code_before"] != adoption["code_after"]
-    plan = json.loads(chain.groundup("plan", "recipe.yaml", "--json"))
+    plan = json.loads(finished_diamond.groundup("plan", "recipe.yaml", "--json"))
     assert [row["state"] for row in plan] == ["adopted"] * 4, "the adoption holds without the flag"
-    assert "was adopted" in (chain.root / "runs/diamond/report.html").read_text()
+    assert "was adopted" in (finished_diamond.root / "runs/diamond/report.html").read_text()
 
 
-def test_keep_refuses_when_more_than_code_differs(chain: Project) -> None:
-    chain.groundup("run", "recipe.yaml")
-    told = chain.groundup("run", "recipe.yaml", "stages.a.size=9", "--keep", "a", code=2)
+def test_keep_refuses_when_more_than_code_differs(finished_diamond: Project) -> None:
+    told = finished_diamond.groundup("run", "recipe.yaml", "stages.a.size=9", "--keep", "a", code=2)
     assert "size: 3 -> 9" in told
 
 
-def test_force_runs_a_cached_stage_again(chain: Project) -> None:
-    chain.groundup("run", "recipe.yaml")
-    chain.ran()
-    chain.groundup("run", "recipe.yaml", "--force", "a")
-    assert chain.ran() == ["a"]
+def test_force_runs_a_cached_stage_again(finished_diamond: Project) -> None:
+    finished_diamond.groundup("run", "recipe.yaml", "--force", "a")
+    assert finished_diamond.ran() == ["a"]

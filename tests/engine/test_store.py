@@ -45,50 +45,39 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose one stage was run."""
-    project = Project(tmp_path_factory.mktemp("project"))
-    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
-    project.groundup("run", "recipe.yaml")
-    return project
-
-
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_seen_and_named(name: str, finished: Project, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(finished.root, tmp_path / "p", symlinks=True)
-    (path,) = Store(tmp_path / "p").all()
+def test_damage_is_seen_and_named(name: str, finished_one: Project) -> None:
+    store = Store(finished_one.root)
+    (path,) = store.all()
     fingerprint = json.loads((path / "record.json").read_text())["fingerprint"]
-    Store(tmp_path / "p").check(Artifact.open(path))
+    store.check(Artifact.open(path))
     DAMAGE[name](path)
     with pytest.raises(Damaged):
-        assert Store(tmp_path / "p").find("toy.write", fingerprint)
+        assert store.find("toy.write", fingerprint)
 
 
-def test_a_damaged_artifact_is_made_anew(finished: Project) -> None:
-    finished.ran()
-    _edit_file((finished.root / "runs/r/a").resolve())
-    assert "out.txt was changed" in finished.groundup("verify", code=1)
-    assert "damaged" in finished.groundup("plan", "recipe.yaml")
-    finished.groundup("run", "recipe.yaml")
-    assert finished.ran() == ["a"]
-    assert "0 damaged" in finished.groundup("verify")
+def test_a_damaged_artifact_is_made_anew(finished_one: Project) -> None:
+    _edit_file((finished_one.root / "runs/r/a").resolve())
+    assert "out.txt was changed" in finished_one.groundup("verify", code=1)
+    assert "damaged" in finished_one.groundup("plan", "recipe.yaml")
+    finished_one.groundup("run", "recipe.yaml")
+    assert finished_one.ran() == ["a"]
+    assert "0 damaged" in finished_one.groundup("verify")
 
 
-def test_a_store_can_be_moved(chain: Project) -> None:
-    chain.groundup("run", "recipe.yaml", "--store", "one")
-    (chain.root / "one").rename(chain.root / "two")
-    chain.ran()
-    assert "nothing to run" in chain.groundup("plan", "recipe.yaml", "--store", "two")
-    assert (chain.root / "two/runs/diamond/d/out.txt").read_text() == "dbaca"
+def test_a_store_can_be_moved(finished_diamond: Project) -> None:
+    root = finished_diamond.root
+    (root / "two").mkdir()
+    for name in ("artifacts", "runs"):
+        (root / name).rename(root / "two" / name)
+    assert "nothing to run" in finished_diamond.groundup("plan", "recipe.yaml", "--store", "two")
+    assert (root / "two/runs/diamond/d/out.txt").read_text() == "dbaca"
 
 
-def test_fingerprints_that_share_their_first_digits_do_not_mix(finished: Project, tmp_path: Path) -> None:
-    (path,) = finished.root.glob("artifacts/*/????????")
+def test_fingerprints_that_share_their_first_digits_do_not_mix(finished_one: Project) -> None:
+    (path,) = finished_one.root.glob("artifacts/*/????????")
     record = Record.load(path)
-    store = Store(finished.root)
+    store = Store(finished_one.root)
     other = record.fingerprint[:8] + "0" * 56
     assert store.place("toy.write", record.fingerprint).final == path
     assert store.place("toy.write", other).final == path.with_name(other)
