@@ -1,0 +1,1 @@
+"""The image wing: five families of generative models on one data grid, under one budget."""
