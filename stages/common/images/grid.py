@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -121,8 +120,3 @@ def centres(images: Tensor, levels: int) -> Tensor:
 def quantise(values: Tensor, levels: int) -> Tensor:
     """Return the level, uint8, of each float value: floor((y + 1)·K / 2), cut to 0 ... K-1."""
     return ((values + 1) * (levels / 2)).floor().clamp_(0, levels - 1).to(torch.uint8)
-
-
-def batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Return the images in their order, `batch_size` at a time."""
-    return iter(images.split(batch_size))

@@ -1,0 +1,118 @@
+"""What a family of generative models must offer, so that one training and one comparison serve all of them.
+
+Legend: B images, C channels, H height, W width.
+
+A family trains in turns: each of its `players` is a module that maps a batch to the loss of the parameters registered in
+it. A likelihood model has one player; a GAN has two, the discriminator's and the generator's, each of which holds the
+other network without registering it. So Accelerate can wrap every player for data-parallel training on its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.contract import Context
+from stages.common.images.grid import Grid
+from stages.common.images.noise import BatchNoise
+
+LikelihoodKind = Literal["exact", "lower bound", "numerical", "none"]
+
+
+class Player(nn.Module, ABC):
+    """The loss of one network (or of several that are trained together)."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:
+        """Return `loss`, to be minimised, and more scalars to be logged.
+
+        Args:
+            images: uint8 (B, C, H, W) on the grid.
+            labels: int64 (B,), -1 where there is none.
+            noise: the only source of randomness.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How one player learns; AdamW with a one-cycle learning rate."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """Bits per dimension of images, one value each.
+
+    Attributes:
+        bits: float64 (B,), bits/dim.
+        kind: what the number is; never compare without it.
+        detail: how it was computed, such as "IWAE, k = 128".
+    """
+
+    bits: Tensor
+    kind: LikelihoodKind
+    detail: str
+
+
+class Family(ABC):
+    """One family of generative models on one grid. All methods use the weights that its networks hold at the time."""
+
+    name: ClassVar[str]
+    """Short name, such as `vae`."""
+
+    grid: Grid
+
+    @abstractmethod
+    def players(self) -> dict[str, Player]:
+        """Return the losses in the order in which a step plays them."""
+
+    @abstractmethod
+    def optimisation(self) -> dict[str, Optimisation]:
+        """Return how each player learns."""
+
+    @abstractmethod
+    def averaged(self) -> dict[str, nn.Module]:
+        """Return the networks that sampling and likelihood need; an exponential moving average is kept of these."""
+
+    @abstractmethod
+    def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Return images on the grid, uint8 (num_images, C, H, W)."""
+
+    def sample_sets(self) -> dict[str, str]:
+        """Return more ways to sample than `sample`, by name, with a sentence each (a VAE's decoder means)."""
+        return {}
+
+    def sample_set(self, name: str, num_images: int, generator: torch.Generator) -> Tensor:
+        """Return images drawn in the way `name` of `sample_sets`, uint8 (num_images, C, H, W)."""
+        raise KeyError(name)
+
+    def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood | None:
+        """Return bits per dimension of `images`, uint8 (B, C, H, W); None where the family has no likelihood."""
+        return None
+
+    @property
+    @abstractmethod
+    def num_function_evaluations(self) -> int:
+        """Calls of the network that one sample needs, one after the other."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Save the model in diffusers' form under `directory`."""
+
+    @abstractmethod
+    def report(self, context: Context, images: Tensor, generator: torch.Generator) -> None:
+        """Describe the section and add the family's own pictures and metrics; `images` are test images, uint8."""
+
+    def watch(self, history: Mapping[str, list[float]]) -> dict[str, Any]:
+        """Return what the curves of a training reveal, such as a collapse; shown in the report, never hidden."""
+        return {}
