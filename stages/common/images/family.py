@@ -10,10 +10,10 @@ other network without registering it. So Accelerate can wrap every player for da
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from pipeline.contract import Context
 from stages.common.images.grid import Grid
 from stages.common.images.noise import BatchNoise
 
+History = Mapping[str, list[float]]
+Sampler = Callable[[int, torch.Generator], Tensor]
+"""(num_images, generator) -> images on the grid, uint8 (num_images, C, H, W)."""
 LikelihoodKind = Literal["exact", "lower bound", "numerical", "none"]
 
 
@@ -88,17 +91,13 @@ class Family(ABC):
     def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Return images on the grid, uint8 (num_images, C, H, W)."""
 
-    def sample_sets(self) -> dict[str, str]:
-        """Return more ways to sample than `sample`, by name, with a sentence each (a VAE's decoder means)."""
+    def sample_sets(self) -> dict[str, Sampler]:
+        """Return other ways to sample, by name, such as the means of a VAE's decoder."""
         return {}
 
-    def sample_set(self, name: str, num_images: int, generator: torch.Generator) -> Tensor:
-        """Return images drawn in the way `name` of `sample_sets`, uint8 (num_images, C, H, W)."""
-        raise KeyError(name)
-
+    @abstractmethod
     def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood | None:
         """Return bits per dimension of `images`, uint8 (B, C, H, W); None where the family has no likelihood."""
-        return None
 
     @property
     @abstractmethod
@@ -110,9 +109,12 @@ class Family(ABC):
         """Save the model in diffusers' form under `directory`."""
 
     @abstractmethod
-    def report(self, context: Context, images: Tensor, generator: torch.Generator) -> None:
-        """Describe the section and add the family's own pictures and metrics; `images` are test images, uint8."""
+    def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
+        """Describe the section and add the family's own pictures and metrics.
 
-    def watch(self, history: Mapping[str, list[float]]) -> dict[str, Any]:
-        """Return what the curves of a training reveal, such as a collapse; shown in the report, never hidden."""
-        return {}
+        Args:
+            context: of the stage.
+            images: test images, uint8 (B, C, H, W).
+            generator: for latents and noise.
+            history: the logged scalars of each player, NAME.KEY -> values, and `step`; what they reveal (a collapse) is shown.
+        """
