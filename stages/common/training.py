@@ -11,10 +11,8 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -23,13 +21,10 @@ from torch.optim import Optimizer
 
 from pipeline.contract import Context
 from pipeline.errors import StageError
-from stages.common.checkpoint import Checkpoint, check_identity, newest_checkpoint, save_checkpoint
 from stages.common.guards import check_finite, check_supervised
-from stages.common.optimizers import load_optimizer_tensors, optimizer_tensors, parameter_names
 from stages.common.packing import Rows, rows_of_step
+from stages.common.saved_state import SavedState, copy_strictly, seed_of
 from stages.common.schedule import check_schedule, set_learning_rates, wsd_factor
-
-PARTS = ("model", "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +121,21 @@ class Training:
         check_schedule(num_steps=plan.num_steps, warmup_steps=plan.warmup_steps, cooldown_steps=plan.cooldown_steps)
         self.num_accumulation_steps = plan.num_accumulation_steps(accelerator.num_processes)
         self.context, self.accelerator, self.plan, self.rows = context, accelerator, plan, rows
-        self.model, self.optimizers, self.identity = model, optimizers, dict(identity)
+        self.model, self.optimizers = model, optimizers
         self.module = accelerator.prepare(module) if accelerator.num_processes > 1 else module
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.names = parameter_names(model)
         self.evaluate = evaluate
-        self._root: Path = context.checkpoints / "training"
-        self._seconds, self._num_tokens, self._checkpoint_seconds = 0.0, 0, 0.0
-        self._last_save, self._last_save_seconds = time.monotonic(), 0.0
+        self.saved = SavedState(
+            context=context,
+            accelerator=accelerator,
+            parameters=self.parameters,
+            optimizers=optimizers,
+            identity=identity,
+            items_per_step=plan.rows_per_step,
+            pause_seconds=plan.checkpoint_seconds,
+            keep=plan.keep_checkpoints,
+        )
+        self._seconds, self._num_tokens = 0.0, 0
 
     def run(self) -> TrainingSummary:
         """Train from the newest good checkpoint, or from the start, to the last step.
@@ -142,7 +144,7 @@ class Training:
             Interrupted: a stop was asked for; the state is saved.
             Diverged: a loss or gradient is not finite; the last checkpoint is good.
         """
-        found = self.resume()
+        found = self.saved.resume(self.plan.num_steps)
         start = found.step if found else 0
         self.module.train()
         for step in range(start, self.plan.num_steps):
@@ -151,13 +153,13 @@ class Training:
             stop, save = self._step(step)
             done = step + 1
             if stop or save or done in self.plan.evaluation_steps or done == self.plan.num_steps:
-                self.save(done)
+                self.saved.save(done)
             if stop:
                 self.context.interrupt()
         return TrainingSummary(
             num_tokens=self._num_tokens,
             seconds=self._seconds,
-            checkpoint_seconds=self._checkpoint_seconds,
+            checkpoint_seconds=self.saved.seconds,
             passed_over=found.passed_over if found else [],
             start_step=start,
         )
@@ -169,7 +171,7 @@ class Training:
         plan = self.plan
         num_tokens = self.rows.num_supervised(range(step * plan.rows_per_step, (step + 1) * plan.rows_per_step))
         check_supervised(num_tokens, step=step)
-        loss, stop, save = self._agree(self._gradients(step, num_tokens))
+        loss, stop, save = self.saved.agree(self._gradients(step, num_tokens))
         norm = self._clip()
         check_finite(step + 1, loss=loss, gradient_norm=norm)
         self._update()
@@ -199,12 +201,12 @@ class Training:
         for step in range(num_warmup + num_steps):
             begin = time.perf_counter()
             num_tokens = self.rows.num_supervised(range(step * self.plan.rows_per_step, (step + 1) * self.plan.rows_per_step))
-            loss, _, _ = self._agree(self._gradients(step, num_tokens))
+            loss, _, _ = self.saved.agree(self._gradients(step, num_tokens))
             check_finite(step + 1, loss=loss, gradient_norm=self._clip())
             self._update()
             seconds.append(time.perf_counter() - begin)
             self.context.beat()
-        load_parameters(self.parameters, before)
+        copy_strictly(self.parameters, before)
         for optimizer in self.optimizers:
             for state in optimizer.state.values():
                 for value in state.values():
@@ -226,7 +228,7 @@ class Training:
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
         )
-        torch.manual_seed(_seed_of(plan.seed, step, accelerator.process_index))
+        torch.manual_seed(seed_of(plan.seed, step, accelerator.process_index))
         total = torch.zeros((), device=accelerator.device)
         # DDP averages gradients over processes; times num_processes makes that a sum over all tokens of the step.
         scale = accelerator.num_processes / num_tokens
@@ -238,17 +240,6 @@ class Training:
                 loss.backward()
             total += loss.detach()
         return total / accelerator.num_processes
-
-    def _agree(self, loss: Tensor) -> tuple[float, bool, bool]:
-        """Return the loss over all processes, and whether to stop and to save, the same in every process."""
-        plan, now = self.plan, time.monotonic()
-        pause = max(plan.checkpoint_seconds, 50 * self._last_save_seconds)  # saving takes at most 2 % of the time
-        save = now - self._last_save > pause if self.context.is_main else False
-        if self.accelerator.num_processes == 1:
-            return float(loss), self.context.stop_requested, save
-        flags = torch.stack([loss.double(), *(loss.new_tensor(float(f)).double() for f in (self.context.stop_requested, save))])
-        total, stop, due = self.accelerator.reduce(flags, "sum").tolist()
-        return total, stop > 0, due > 0
 
     def _clip(self) -> float:
         with_grad = [p for p in self.parameters.values() if p.grad is not None]
@@ -263,61 +254,3 @@ class Training:
         if done % plan.log_every_steps == 0 or done == plan.num_steps:
             self.context.log(done, loss=loss, gradient_norm=gradient_norm, learning_rate_factor=factor)
         self.context.progress(done, plan.num_steps, loss=loss, tokens_per_second=tokens_per_second)
-
-    def save(self, done: int) -> None:
-        """Save the state after `done` steps (the main process writes; the others go on)."""
-        begin = time.monotonic()
-        if self.context.is_main:
-            parts = {
-                "model": {name: parameter.detach() for name, parameter in self.parameters.items()},
-                "optimizer": optimizer_tensors(self.optimizers, self.names),
-            }
-            state = {"identity": self.identity, "rows_done": done * self.plan.rows_per_step}
-            save_checkpoint(self._root, done, parts=parts, state=state, keep=self.plan.keep_checkpoints)
-        self._last_save = time.monotonic()
-        self._last_save_seconds = self._last_save - begin
-        self._checkpoint_seconds += self._last_save_seconds
-
-    def resume(self) -> Checkpoint | None:
-        """Load the newest good checkpoint into model and optimizers; return it, or None for a fresh start.
-
-        Raises:
-            StageError: it belongs to another training, or the processes do not find the same one.
-        """
-        found = newest_checkpoint(self._root, parts=PARTS)
-        step = found.step if found else 0
-        steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
-        if len(set(steps)) > 1:
-            raise StageError(f"processes find checkpoints of different steps {steps}: they must share one file system")
-        if self.context.is_main:
-            self.context.events.rewind(step)
-        if found is None:
-            return None
-        check_identity(found, self.identity)
-        if found.state["rows_done"] != found.step * self.plan.rows_per_step or found.step > self.plan.num_steps:
-            raise StageError(f"{found.path.name} does not fit the plan of {self.plan.num_steps} steps; run again with --force")
-        load_parameters(self.parameters, found.tensors("model"))
-        load_optimizer_tensors(self.optimizers, self.names, found.tensors("optimizer"))
-        if self.context.is_main:
-            note = f"resumed at step {step}" + "".join(f"; passed over: {line}" for line in found.passed_over)
-            self.context.log(step, note=note)
-        return found
-
-
-def _seed_of(*values: int) -> int:
-    return int(np.random.SeedSequence(values).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@torch.no_grad()
-def load_parameters(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    """Copy `tensors` into `parameters`, strictly.
-
-    Raises:
-        StageError: a name or a shape is missing, surplus or different.
-    """
-    wrong = sorted(parameters.keys() ^ tensors.keys())
-    wrong += sorted(name for name in parameters.keys() & tensors.keys() if parameters[name].shape != tensors[name].shape)
-    if wrong:
-        raise StageError(f"the checkpoint does not fit the model: {', '.join(wrong[:3])}; run again with --force")
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])
