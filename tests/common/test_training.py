@@ -93,7 +93,7 @@ def test_stopped_anywhere_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, row
 def test_the_comparison_sees_a_lost_optimizer_state(tmp_path, rows, monkeypatch):
     whole = weights_after(make_training(tmp_path / "whole", rows))
     stop_during(make_training(tmp_path / "parts", rows), 4)
-    monkeypatch.setattr("stages.common.training.load_optimizer_tensors", lambda *args: None)
+    monkeypatch.setattr("stages.common.saved_state.load_optimizer_tensors", lambda *args: None)
     assert not same(whole, weights_after(make_training(tmp_path / "parts", rows)))
 
 

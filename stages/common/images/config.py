@@ -1,0 +1,46 @@
+"""What every family of image models is told: one budget, one batch, one tuning allowance, one way to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from pipeline.contract import Input, StageConfig
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class ImageModelConfig(StageConfig):
+    """Base of the families' configs."""
+
+    produces: ClassVar[str] = "image_model"
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "images": Input(kinds=("images",), help="images on one grid; the train split is learned from"),
+    }
+
+    seed: int = 1337
+    """Seed of the initial weights, of the order of images, of dequantisation and of samples."""
+    budget_tflop: Rate = 1.2
+    """Training budget in counted floating-point operations, 10^12; the number of steps follows from it."""
+    batch_size: Count = 128
+    """Images in one step over all processes."""
+    learning_rate: Rate = 1e-3
+    """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Decoupled weight decay of AdamW."""
+    max_gradient_norm: Rate = 1.0
+    """Gradients longer than this are scaled down to it."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Largest decay of the moving average of the weights, for each step."""
+
+    num_samples: Count = 1000
+    """Images drawn at the end for the metrics, and after 1/8, 1/4 and 1/2 of the budget for the anytime curve."""
+    num_likelihood_images: Count = 500
+    """Images of each split on which bits per dimension are measured (all, if there are fewer)."""
+    checkpoint_seconds: Rate = 60.0
+    """Wall time between checkpoints, s; also saved before evaluations, at the end and on request."""
+    keep_checkpoints: Count = 2
+    """How many checkpoints stay on disk while training."""

@@ -1,0 +1,217 @@
+"""The training loop of all image families: each player in turn, averages, checkpoints, samples on the way.
+
+Which images a step sees and all of its noise are pure functions of (seed, step): a resumed run equals an uninterrupted
+one, and the number of processes changes neither. The budget is counted in FLOPs and turned into steps before step 0.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pipeline.contract import Context
+from pipeline.errors import StageError
+from stages.common.guards import check_finite
+from stages.common.images.averages import AveragedWeights
+from stages.common.images.config import ImageModelConfig
+from stages.common.images.family import Family, Optimisation, Player
+from stages.common.images.grid import Split
+from stages.common.images.ledger import FlopLedger
+from stages.common.images.noise import BatchNoise, seeded_generator
+from stages.common.optimizers import adamw
+from stages.common.saved_state import SavedState
+from stages.common.schedule import set_learning_rates
+
+WARMUP_SHARE = 0.1
+_MOST_LOGGED_STEPS = 500
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One player of a training.
+
+    Attributes:
+        name: as the family calls it.
+        player: the family's module.
+        module: the same, wrapped for data-parallel training where there are several processes.
+        optimizer: over the parameters registered in the player.
+        rule: how it learns.
+    """
+
+    name: str
+    player: Player
+    module: nn.Module
+    optimizer: Optimizer
+    rule: Optimisation
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that this player trains, by name."""
+        return {f"{self.name}.{key}": parameter for key, parameter in self.player.named_parameters()}
+
+
+class ImageTraining:
+    """Trains a family on the images of `train`.
+
+    Args:
+        config: budget, batch, rates, checkpoints.
+        context: the stage's context.
+        accelerator: from `devices.make_accelerator`.
+        family: its networks are trained in place.
+        train: images and labels.
+        identity: what a checkpoint must share, as JSON.
+        autocast_dtype: precision of matrix products; None: float32.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: ImageModelConfig,
+        context: Context,
+        accelerator: Accelerator,
+        family: Family,
+        train: Split,
+        identity: Mapping[str, Any],
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        if config.batch_size % accelerator.num_processes:
+            raise StageError(
+                f"batch_size is {config.batch_size}: it cannot be shared out evenly to {accelerator.num_processes} processes; "
+                f"set a multiple of {accelerator.num_processes}, or change launch.processes"
+            )
+        if config.batch_size > len(train):
+            raise StageError(f"batch_size is {config.batch_size}, but train has {len(train)} images; set at most {len(train)}")
+        self.config, self.context, self.accelerator, self.family = config, context, accelerator, family
+        self._train, self._autocast_dtype = train, autocast_dtype
+        self.seats = [self._seat(name, player) for name, player in family.players().items()]
+        self.averages = AveragedWeights(family.averaged(), decay=config.average_decay)
+        self.parameters = {name: p for seat in self.seats for name, p in seat.parameters().items()}
+        self.saved = SavedState(
+            context=context,
+            accelerator=accelerator,
+            parameters=self.parameters,
+            optimizers=[seat.optimizer for seat in self.seats],
+            identity=identity,
+            items_per_step=config.batch_size,
+            pause_seconds=config.checkpoint_seconds,
+            keep=config.keep_checkpoints,
+            averages=self.averages.tensors,
+        )
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def _seat(self, name: str, player: Player) -> Seat:
+        rule = self.family.optimisation()[name]
+        group = {"params": list(player.parameters()), "lr": rule.learning_rate, "weight_decay": rule.weight_decay}
+        module = self.accelerator.prepare(player) if self.accelerator.num_processes > 1 else player
+        return Seat(name, player, module, adamw([group], betas=rule.betas, eps=1e-8), rule)
+
+    def flops_per_step(self) -> int:
+        """Return the counted FLOPs of one step over all processes; no weight changes."""
+        with FlopLedger() as ledger:
+            for seat in self.seats:
+                self._loss(seat.player, 0, self.seats.index(seat))["loss"].backward()  # type: ignore[no-untyped-call]
+        for seat in self.seats:
+            seat.optimizer.zero_grad(set_to_none=True)
+        return ledger.flops * self.accelerator.num_processes
+
+    def run(self, num_steps: int, evaluations: Mapping[int, Callable[[], None]]) -> None:
+        """Train from the newest good checkpoint, or from the start, to `num_steps`; `evaluations` are called on the way.
+
+        Args:
+            num_steps: updates of each player.
+            evaluations: number of steps done -> what to call then, in every process.
+
+        Raises:
+            Interrupted: a stop was asked for; the state is saved.
+            Diverged: a loss or gradient is not finite; the last checkpoint is good.
+        """
+        found = self.saved.resume(num_steps)
+        for step in range(found.step if found else 0, num_steps):
+            if step in evaluations:
+                evaluations[step]()
+            stop, save = self._step(step, num_steps)
+            done = step + 1
+            if stop or save or done in evaluations or done == num_steps:
+                self.saved.save(done)
+            if stop:
+                self.context.interrupt()
+
+    def _step(self, step: int, num_steps: int) -> tuple[bool, bool]:
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        factor = cosine_factor(step, num_steps=num_steps)
+        set_learning_rates([seat.optimizer for seat in self.seats], factor)
+        values: dict[str, float] = {}
+        for index, seat in enumerate(self.seats):
+            values |= self._play(seat, step, index)
+        self.averages.update(step + 1)
+        total = sum(values[f"{seat.name}.loss"] for seat in self.seats)
+        share = torch.tensor(total / self.accelerator.num_processes, device=self.accelerator.device)
+        _, stop, save = self.saved.agree(share)
+        seconds = time.perf_counter() - begin
+        self._report(step + 1, num_steps, values, seconds=seconds, cpu_seconds=time.process_time() - cpu_begin)
+        return stop, save
+
+    def _play(self, seat: Seat, step: int, index: int) -> dict[str, float]:
+        """Update one player; return its logged scalars as NAME.KEY."""
+        losses = self._loss(seat.module, step, index)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        scalars = torch.stack([value.detach().float() for value in losses.values()])
+        if self.accelerator.num_processes > 1:
+            scalars = self.accelerator.reduce(scalars, "mean")
+        norm = float(nn.utils.clip_grad_norm_(seat.player.parameters(), seat.rule.max_gradient_norm))
+        values = dict(zip(losses, scalars.tolist(), strict=True))
+        check_finite(step + 1, loss=values["loss"], gradient_norm=norm)
+        seat.optimizer.step()
+        seat.optimizer.zero_grad(set_to_none=True)
+        return {f"{seat.name}.{key}": value for key, value in (values | {"gradient_norm": norm}).items()}
+
+    def _loss(self, module: nn.Module, step: int, index: int) -> dict[str, Tensor]:
+        config, accelerator = self.config, self.accelerator
+        num_rows = config.batch_size // accelerator.num_processes
+        first = accelerator.process_index * num_rows
+        chosen = self._indices(step)[first : first + num_rows]
+        noise = BatchNoise(
+            seeded_generator(config.seed, step, index),
+            first=first,
+            num_rows=num_rows,
+            global_rows=config.batch_size,
+            device=accelerator.device,
+        )
+        images, labels = (tensor[chosen].to(accelerator.device) for tensor in (self._train.images, self._train.labels))
+        dtype = self._autocast_dtype
+        with torch.autocast(accelerator.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            losses: dict[str, Tensor] = module(images, labels, noise)
+        return losses
+
+    def _indices(self, step: int) -> Tensor:
+        """Return which images a step sees: the epochs' permutations, one after the other, cut into batches."""
+        positions = np.arange(step * self.config.batch_size, (step + 1) * self.config.batch_size)
+        epochs, places = np.divmod(positions, len(self._train))
+        return torch.from_numpy(np.concatenate([self._permutation(e)[places[epochs == e]] for e in np.unique(epochs)]))
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.config.seed, epoch]).permutation(len(self._train)))
+        return self._order[1]
+
+    def _report(self, done: int, num_steps: int, values: dict[str, float], *, seconds: float, cpu_seconds: float) -> None:
+        if done % max(1, num_steps // _MOST_LOGGED_STEPS) == 0 or done == num_steps:
+            self.context.log(done, **values, step_seconds=seconds, step_cpu_seconds=cpu_seconds)
+        shown = {"loss": values[f"{self.seats[0].name}.loss"], "images_per_second": self.config.batch_size / seconds}
+        self.context.progress(done, num_steps, **shown)
+
+
+def cosine_factor(step: int, *, num_steps: int) -> float:
+    """Return the factor on the learning rate for update number `step` (0 is the first): linear rise, then half a cosine."""
+    warmup = max(1, round(WARMUP_SHARE * num_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step + 1 - warmup) / (num_steps + 1 - warmup)))
