@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -44,3 +44,5 @@ class ImageModelConfig(StageConfig):
     """Wall time between checkpoints, s; also saved before evaluations, at the end and on request."""
     keep_checkpoints: Count = 2
     """How many checkpoints stay on disk while training."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of matrix products while training; auto: float32 on a CPU, the faster one on a GPU. Weights stay float32."""

@@ -1,0 +1,196 @@
+"""What the report says of every family: bits per dimension, samples at each share of the budget, curves, cost, card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from pipeline.contract import Context, write_bytes
+from stages.common import plots
+from stages.common.images.config import ImageModelConfig
+from stages.common.images.family import Family, History, Likelihood
+from stages.common.images.grid import load_grid
+from stages.common.images.pictures import named_rows
+from stages.common.statistics import ratio_interval
+
+STRIP = 12
+"""Images in a row of the film strip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a training and its samples took.
+
+    Attributes:
+        num_steps: updates of each player.
+        flops_per_step: counted, over all processes, double backward included.
+        parameters: of the networks that sampling needs.
+        extra_parameters: of networks that only training needs, such as a discriminator.
+        wall_seconds, cpu_seconds: of all steps, without evaluation and checkpoints; CPU seconds of one process.
+        latency_ms_per_image: wall milliseconds for each image in a batch of 64.
+        num_function_evaluations: calls of a network for one sample, one after the other.
+        peak_memory_gib: of the process, GiB.
+        num_processes: that trained.
+    """
+
+    num_steps: int
+    flops_per_step: int
+    parameters: int
+    extra_parameters: int
+    wall_seconds: float
+    cpu_seconds: float
+    latency_ms_per_image: float
+    num_function_evaluations: int
+    peak_memory_gib: float
+    num_processes: int
+
+    @property
+    def training_flops(self) -> int:
+        """FLOPs of the whole training."""
+        return self.num_steps * self.flops_per_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a finished training gave.
+
+    Attributes:
+        samples: name of a sample set -> uint8 (N, C, H, W); "1/8" ... "1" are shares of the budget.
+        likelihood: split -> bits per dimension; empty where the family has none.
+        cost: what it took.
+    """
+
+    samples: Mapping[str, Tensor]
+    likelihood: Mapping[str, Likelihood]
+    cost: Cost
+
+
+def write_report(config: ImageModelConfig, context: Context, family: Family, outcome: Outcome, test: Tensor) -> None:
+    """Add metrics, the film strip, the likelihood table and the cost to the section that the family has opened."""
+    intervals = {
+        split: ratio_interval(found.bits.numpy(), torch.ones(len(found.bits)).numpy(), seed=config.seed)
+        for split, found in outcome.likelihood.items()
+    }
+    _metrics(context, outcome, intervals)
+    _film_strip(context, family, outcome, test)
+    _likelihood(context, outcome, intervals)
+    _cost(context, config, family, outcome)
+    _card(context, family, outcome, intervals)
+
+
+def curves(context: Context, history: History, keys: Mapping[str, str], *, ylabel: str, name: str, caption: str) -> None:
+    """Draw logged scalars over the steps: `keys` maps PLAYER.KEY to the name beside the curve."""
+    series = {label: (history["step"], history[key]) for key, label in keys.items() if key in history}
+    if series:
+        path = plots.line_chart(context.figures / f"{name}.svg", series, xlabel="step", ylabel=ylabel)
+        context.section.figure(path, caption)
+
+
+def _metrics(context: Context, outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> None:
+    for split, found in outcome.likelihood.items():
+        context.metric(
+            "bits_per_dim",
+            float(found.bits.mean()),
+            unit="bit/dim",
+            higher_is_better=False,
+            n=len(found.bits),
+            split=split,
+            items="images",
+            interval=list(intervals[split]),
+            kind=found.kind,
+            headline=split == "test",
+        )
+    cost, steps = outcome.cost, {"n": outcome.cost.num_steps, "items": "steps"}
+    context.metric("training_flops", cost.training_flops, unit="FLOP", higher_is_better=None, **steps)
+    context.metric("num_parameters", cost.parameters, unit="1", higher_is_better=None, n=1)
+    context.metric("extra_parameters", cost.extra_parameters, unit="1", higher_is_better=None, n=1)
+    context.metric("wall_seconds", cost.wall_seconds, unit="s", higher_is_better=False, **steps)
+    context.metric("peak_memory_gib", cost.peak_memory_gib, unit="GiB", higher_is_better=False, n=1)
+    context.metric("latency_ms_per_image", cost.latency_ms_per_image, unit="ms", higher_is_better=False, n=64, items="images")
+    context.metric(
+        "num_function_evaluations", cost.num_function_evaluations, unit="1", higher_is_better=False, n=1, items="samples"
+    )
+
+
+def _film_strip(context: Context, family: Family, outcome: Outcome, test: Tensor) -> None:
+    rows = {_row_name(name): images[:STRIP] for name, images in outcome.samples.items()} | {"real (test)": test[:STRIP]}
+    path = named_rows(rows, family.grid.levels, context.figures / "film_strip.png")
+    context.section.figure(
+        path,
+        "The same latents after an eighth, a quarter, a half and all of the budget, drawn from the averaged weights; the last "
+        "row is real. None was chosen.",
+    )
+
+
+def _row_name(sample_set: str) -> str:
+    return f"{sample_set} of the budget" if sample_set[:1].isdigit() else sample_set
+
+
+def _likelihood(context: Context, outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> None:
+    if not outcome.likelihood:
+        context.section.text("This family gives no likelihood: it can draw images, but cannot say how probable an image is.")
+        return
+    rows = [
+        [split, float(found.bits.mean()), f"[{intervals[split][0]:.3f}, {intervals[split][1]:.3f}]", len(found.bits), found.kind]
+        for split, found in outcome.likelihood.items()
+    ]
+    context.section.table(
+        "Bits per dimension",
+        ["split", "bit/dim", "95 % interval", "images", "kind of number"],
+        rows,
+        caption=f"{outcome.likelihood['test'].detail}. Train far below test means learnt by heart.",
+    )
+
+
+def _cost(context: Context, config: ImageModelConfig, family: Family, outcome: Outcome) -> None:
+    cost = outcome.cost
+    values: dict[str, Any] = {
+        "budget, TFLOP": config.budget_tflop,
+        "counted training FLOPs, TFLOP": cost.training_flops / 1e12,
+        "FLOPs for each image seen, MFLOP": cost.flops_per_step / config.batch_size / 1e6,
+        "steps": cost.num_steps,
+        "images in a step": config.batch_size,
+        "parameters for sampling": cost.parameters,
+        "parameters for training only": cost.extra_parameters,
+        "wall seconds in steps": cost.wall_seconds,
+        "CPU seconds in steps": cost.cpu_seconds,
+        "milliseconds for each sample": cost.latency_ms_per_image,
+        "network calls for each sample": cost.num_function_evaluations,
+        "peak memory, GiB": cost.peak_memory_gib,
+        "processes": cost.num_processes,
+    }
+    context.section.facts(f"Cost of the {family.name}", values)
+
+
+def _card(context: Context, family: Family, outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> None:
+    grid = load_grid(context.input("images"))
+    metadata = {
+        "library_name": "diffusers",
+        "license": grid.license,
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["groundup", family.name],
+    }
+    size = f"{grid.height}x{grid.width}, {grid.channels} channel(s), {grid.levels} levels"
+    lines = [
+        f"---\n{yaml.safe_dump(metadata)}---",
+        f"# {family.name.replace('_', ' ')} on {grid.name}, {outcome.cost.parameters:,} parameters",
+        "",
+        f"Trained from random weights on {grid.sizes['train']:,} images ({size}) with {outcome.cost.training_flops / 1e12:.3g} "
+        f"TFLOP, counted, in {outcome.cost.num_steps:,} steps.",
+        "",
+        f"- Licence of the images: {grid.license}",
+        f"- Images: {context.input('images').fingerprint}",
+        f"- Network calls for one sample: {outcome.cost.num_function_evaluations}",
+    ]
+    if found := outcome.likelihood.get("test"):
+        low, high = intervals["test"]
+        lines.append(
+            f"- Test: {float(found.bits.mean()):.3f} bits per dimension (95 % interval {low:.3f} to {high:.3f}, "
+            f"{len(found.bits)} images; {found.kind}: {found.detail})"
+        )
+    write_bytes(context.directory / "card.md", ("\n".join(lines) + "\n").encode())

@@ -1,0 +1,237 @@
+"""What every stage that trains a family of image models does: budget into steps, training, samples, likelihood, artifact.
+
+A family's `run.py` is one call of `run_family`. Everything that is published or measured comes from the averaged weights
+after the last step; there is no choice among checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.contract import Context, fsync_tree, write_json
+from pipeline.errors import DataError, StageError
+from stages.common import devices
+from stages.common.images.config import ImageModelConfig
+from stages.common.images.family import Family, Likelihood
+from stages.common.images.family_report import Cost, Outcome, write_report
+from stages.common.images.grid import GRID, SPLITS, Grid, load_grid, load_split
+from stages.common.images.noise import seeded_generator
+from stages.common.images.training import ImageTraining
+
+SHARES = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2}
+"""Shares of the budget after which samples are drawn for the anytime curve; the end is "1"."""
+LEAST_STEPS = 8
+_SAMPLES, _LIKELIHOOD, _REPORT, _LATENCY = (2**40 + index for index in range(4))
+"""Streams of random numbers that no step number reaches."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the averaged weights give.
+
+    Attributes:
+        samples: name of a sample set -> uint8 (N, C, H, W).
+        likelihood: split -> bits per dimension; empty where the family has none.
+        latency_ms: wall milliseconds for each image of a batch of 64.
+    """
+
+    samples: dict[str, Tensor]
+    likelihood: dict[str, Likelihood]
+    latency_ms: float
+
+
+def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid], Family]) -> None:
+    """Train the family that `make` returns and write its artifact.
+
+    Raises:
+        DataError: the images cannot be modelled.
+        StageError: budget, batch and processes do not fit together; Diverged when a loss stops being finite.
+        Interrupted: a stop was asked for; the state is saved.
+    """
+    accelerator = devices.make_accelerator(context)
+    devices.set_up_threads(context, accelerator)
+    grid = load_grid(context.input("images"))
+    if grid.levels < 2:
+        raise DataError(f"the images have {grid.levels} level; a model needs at least 2: check the card's levels")
+    training = _training(config, context, accelerator, grid, make)
+    flops = int(devices.resolve(context, accelerator, "flops_per_step", training.flops_per_step))
+    num_steps = steps_of_budget(config.budget_tflop, flops)
+    shares = {round(num_steps * share): name for name, share in SHARES.items()}
+    training.run(num_steps, {step: _sampler(training, name) for step, name in shares.items()})
+    if context.is_main:
+        raw = training.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+        with training.averages.in_place():
+            measured = _measure(config, context, training.family, raw)
+            _finish(config, context, training, measured, num_steps=num_steps, flops_per_step=flops)
+    accelerator.wait_for_everyone()
+
+
+def steps_of_budget(budget_tflop: float, flops_per_step: int) -> int:
+    """Return how many whole steps the budget pays for.
+
+    Raises:
+        StageError: fewer than LEAST_STEPS.
+    """
+    steps = int(budget_tflop * 1e12 // flops_per_step)
+    if steps < LEAST_STEPS:
+        need = LEAST_STEPS * flops_per_step / 1e12
+        raise StageError(
+            f"budget_tflop is {budget_tflop:g}, which pays for {steps} steps of {flops_per_step / 1e9:.3g} GFLOP; at least "
+            f"{LEAST_STEPS} are needed: set budget_tflop to {need:.2g} or more, or lower batch_size"
+        )
+    return steps
+
+
+def _training(
+    config: ImageModelConfig, context: Context, accelerator: Accelerator, grid: Grid, make: Callable[[Grid], Family]
+) -> ImageTraining:
+    torch.manual_seed(config.seed)  # of the initial weights; every later draw has a generator of its own
+    family = make(grid)
+    for player in family.players().values():
+        player.to(accelerator.device)
+    return ImageTraining(
+        config=config,
+        context=context,
+        accelerator=accelerator,
+        family=family,
+        train=load_split(context.input("images"), "train"),
+        identity={"images": context.input("images").fingerprint} | config.model_dump(mode="json"),
+        autocast_dtype=_autocast_dtype(config, context, accelerator),
+    )
+
+
+def _autocast_dtype(config: ImageModelConfig, context: Context, accelerator: Accelerator) -> torch.dtype | None:
+    def decide() -> str:
+        if config.dtype != "auto":
+            return config.dtype
+        return devices.fastest_dtype(accelerator.device) if accelerator.device.type == "cuda" else "float32"
+
+    return torch.bfloat16 if devices.resolve(context, accelerator, "dtype", decide) == "bfloat16" else None
+
+
+def _anytime_path(context: Context, share: str) -> Path:
+    return context.checkpoints / "anytime" / f"{share.replace('/', '_')}.safetensors"
+
+
+def _sampler(training: ImageTraining, share: str) -> Callable[[], None]:
+    """Return what draws samples from the averages and keeps them beside the checkpoints until the artifact is written."""
+
+    def sample() -> None:
+        context, config = training.context, training.config
+        if context.is_main:
+            path = _anytime_path(context, share)
+            path.parent.mkdir(exist_ok=True)
+            with training.averages.in_place():
+                images = training.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+            partial = path.with_suffix(".partial")
+            save_file({"images": images.contiguous()}, partial)
+            os.replace(partial, path)
+            fsync_tree(path.parent)
+        training.accelerator.wait_for_everyone()
+
+    return sample
+
+
+def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Tensor) -> Measured:
+    samples = {share: load_file(_anytime_path(context, share))["images"] for share in SHARES}
+    samples["1"] = family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+    samples["raw"] = raw
+    for name, sampler in family.sample_sets().items():
+        samples[name] = sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+    context.beat()
+    likelihood = {}
+    for number, split in enumerate(SPLITS):
+        images = load_split(context.input("images"), split).images[: config.num_likelihood_images]
+        found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
+        context.beat()
+        if found is not None:
+            likelihood[split] = found
+    return Measured(samples=samples, likelihood=likelihood, latency_ms=_latency_ms(config, family))
+
+
+def _latency_ms(config: ImageModelConfig, family: Family) -> float:
+    times = []
+    for repeat in range(4):
+        begin = time.perf_counter()
+        family.sample(64, seeded_generator(config.seed, _LATENCY))
+        if repeat:  # the first call warms up
+            times.append(time.perf_counter() - begin)
+    return sorted(times)[1] / 64 * 1000
+
+
+def _finish(
+    config: ImageModelConfig,
+    context: Context,
+    training: ImageTraining,
+    measured: Measured,
+    *,
+    num_steps: int,
+    flops_per_step: int,
+) -> None:
+    """Measure the averages, which lie in the networks now, and write the artifact."""
+    family = training.family
+    family.save(context.directory / "model")
+    parameters = sum(p.numel() for network in family.averaged().values() for p in network.parameters())
+    cost = Cost(
+        num_steps=num_steps,
+        flops_per_step=flops_per_step,
+        parameters=parameters,
+        extra_parameters=sum(p.numel() for p in training.parameters.values()) - parameters,
+        latency_ms_per_image=measured.latency_ms,
+        num_function_evaluations=family.num_function_evaluations,
+        peak_memory_gib=devices.peak_memory_gib(training.accelerator.device),
+        num_processes=training.accelerator.num_processes,
+        **_seconds(context, num_steps),
+    )
+    outcome = Outcome(samples=measured.samples, likelihood=measured.likelihood, cost=cost)
+    _write(config, context, family, outcome)
+    test = load_split(context.input("images"), "test").images
+    family.report(context, test, seeded_generator(config.seed, _REPORT), history_of(context))
+    write_report(config, context, family, outcome, test)
+
+
+def _write(config: ImageModelConfig, context: Context, family: Family, outcome: Outcome) -> None:
+    directory, likelihood = context.directory, outcome.likelihood
+    (directory / GRID).write_bytes((context.input("images").path / GRID).read_bytes())
+    save_file({name: images.contiguous() for name, images in outcome.samples.items()}, directory / "samples.safetensors")
+    save_file(
+        {split: found.bits.double().contiguous() for split, found in likelihood.items()}, directory / "likelihood.safetensors"
+    )
+    test = likelihood.get("test")
+    facts = {
+        "family": family.name,
+        "settings": config.identity(),
+        "batch_size": config.batch_size,
+        "likelihood": None if test is None else {"kind": test.kind, "detail": test.detail},
+        "sample_sets": list(outcome.samples),
+    }
+    write_json(directory / "family.json", facts | asdict(outcome.cost) | {"training_flops": outcome.cost.training_flops})
+
+
+def history_of(context: Context) -> dict[str, list[float]]:
+    """Return the curves of the event log: name -> values at the steps under `step`."""
+    history: dict[str, list[float]] = {}
+    for line in context.events.path.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        if "." in event["name"] or event["name"].startswith("step_"):
+            history.setdefault(event["name"], []).append(float(event["value"]))
+            if event["name"] == "step_seconds":
+                history.setdefault("step", []).append(float(event["step"]))
+    return history
+
+
+def _seconds(context: Context, num_steps: int) -> dict[str, float]:
+    """Return wall and CPU seconds of all steps, from those that were logged (a resumed run logged them all, too)."""
+    history = history_of(context)
+    means = {key: sum(history[f"step_{key}"]) / len(history[f"step_{key}"]) for key in ("seconds", "cpu_seconds")}
+    return {"wall_seconds": means["seconds"] * num_steps, "cpu_seconds": means["cpu_seconds"] * num_steps}

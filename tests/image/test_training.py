@@ -1,0 +1,203 @@
+"""The shared loop on a toy family: stop and go on bit for bit, the budget in counted FLOPs, averages, divergence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.errors import Diverged, Interrupted, StageError
+from stages.common.images.averages import AveragedWeights
+from stages.common.images.config import ImageModelConfig
+from stages.common.images.grid import load_grid, load_split
+from stages.common.images.ledger import FlopLedger
+from stages.common.images.stage import run_family, steps_of_budget
+from stages.common.images.training import ImageTraining, cosine_factor
+from tests.harness import commit, make_context
+from tests.image.digits import toy_artifact
+from tests.image.toy_family import ToyFamily
+
+CONFIG = ImageModelConfig(budget_tflop=1.0, batch_size=8, num_samples=20, num_likelihood_images=10, seed=3)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return toy_artifact(tmp_path_factory.mktemp("images"))
+
+
+def make_training(directory, images, config=CONFIG):
+    torch.manual_seed(config.seed)
+    return ImageTraining(
+        config=config,
+        context=make_context(directory, {"images": images}),
+        accelerator=Accelerator(cpu=True, mixed_precision="no"),
+        family=ToyFamily(load_grid(images)),
+        train=load_split(images, "train"),
+        identity={"learning_rate": config.learning_rate},
+    )
+
+
+def state_of(training):
+    return {name: value.detach().clone() for name, value in [*training.parameters.items(), *training.averages.tensors.items()]}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def stop_after(training, step):
+    original = training._play
+
+    def play(seat, at, index):
+        training.context._stop_signal = 15 * (at + 1 == step)
+        return original(seat, at, index)
+
+    training._play = play
+
+
+@pytest.mark.parametrize("stops", [[1], [3, 11], [20]])
+def test_a_training_that_was_stopped_ends_with_the_same_bits(stops, tmp_path, images):
+    whole = make_training(tmp_path / "whole", images)
+    whole.run(20, {})
+    for stop in stops:
+        training = make_training(tmp_path / "cut", images)
+        stop_after(training, stop)
+        with pytest.raises(Interrupted):
+            training.run(20, {})
+    last = make_training(tmp_path / "cut", images)
+    last.run(20, {})
+    assert same(state_of(whole), state_of(last))
+
+
+def test_another_learning_rate_is_refused_by_name(tmp_path, images):
+    make_training(tmp_path, images).run(8, {})
+    changed = make_training(tmp_path, images, CONFIG.model_copy(update={"learning_rate": 0.5}))
+    with pytest.raises(StageError, match=r"learning_rate: 0\.001 -> 0\.5"):
+        changed.run(8, {})
+
+
+def test_a_checkpoint_is_saved_before_the_evaluation_that_fails(tmp_path, images):
+    def fail():
+        raise RuntimeError("no")
+
+    training = make_training(tmp_path, images)
+    with pytest.raises(RuntimeError):
+        training.run(8, {4: fail})
+    assert [path.name for path in (training.context.checkpoints / "training").iterdir()] == ["step-00000004"]
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, images):
+    training = make_training(tmp_path, images)
+    before = state_of(training)
+    training.family.first.table.register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(Diverged, match="step 1: the gradient norm is nan"):
+        training.run(8, {})
+    assert same(before, state_of(training))
+
+
+def test_every_epoch_shows_every_image_once_and_in_another_order(tmp_path, images):
+    training = make_training(tmp_path, images)
+    epochs = [torch.cat([training._indices(step) for step in range(8 * epoch, 8 * epoch + 8)]) for epoch in (0, 1)]
+    assert [sorted(epoch.tolist()) for epoch in epochs] == [list(range(64))] * 2
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_a_batch_that_crosses_an_epoch_holds_the_end_of_one_and_the_start_of_the_next(tmp_path, images):
+    training = make_training(tmp_path, images, CONFIG.model_copy(update={"batch_size": 24}))
+    seen = torch.cat([training._indices(step) for step in range(8)])
+    assert sorted(seen[:64].tolist()) == sorted(seen[64:128].tolist()) == list(range(64))
+
+
+@pytest.mark.parametrize("batch_size", [65, 1000])
+def test_a_batch_larger_than_the_data_is_refused_with_what_fits(batch_size, tmp_path, images):
+    with pytest.raises(StageError, match="set at most 64"):
+        make_training(tmp_path, images, CONFIG.model_copy(update={"batch_size": batch_size}))
+
+
+def test_the_ledger_counts_forward_and_backward_and_the_double_backward_of_a_penalty():
+    layer, x = nn.Linear(3, 5, bias=False), torch.randn(7, 3, requires_grad=True)
+    product = 2 * 7 * 3 * 5
+    with FlopLedger() as ledger:
+        layer(x)
+    assert ledger.flops == product
+    with FlopLedger() as ledger:
+        (slope,) = torch.autograd.grad(layer(x).pow(2).sum(), x, create_graph=True)
+        slope.square().sum().backward()
+    # forward, slope = g W; backward: of slope by W and by g, then of the forward by W and by x
+    assert ledger.flops == 6 * product
+
+
+def test_the_ledger_agrees_with_pytorch_where_pytorch_can_count():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    x = torch.randn(5, 2, 6, 6)
+    with FlopLedger() as ours:
+        network(x).sum().backward()
+    with FlopCounterMode(display=False) as theirs:
+        network(x).sum().backward()
+    assert ours.flops == theirs.get_total_flops() > 0
+
+
+def test_counting_changes_no_weight_and_leaves_no_gradient(tmp_path, images):
+    training = make_training(tmp_path, images)
+    before = state_of(training)
+    training.flops_per_step()
+    assert same(before, state_of(training))
+    assert all(parameter.grad is None for parameter in training.parameters.values())
+
+
+def test_a_budget_buys_whole_steps_and_too_small_a_one_says_what_is_needed():
+    assert steps_of_budget(1e-9, 100) == 10
+    with pytest.raises(StageError, match="pays for 1 steps.*set budget_tflop to 8e-10 or more"):
+        steps_of_budget(1e-10, 100)
+
+
+def test_the_average_forgets_the_start_and_weights_come_back():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    averages = AveragedWeights({"a": network}, decay=0.9)
+    for done in (1, 2, 3):
+        nn.init.constant_(network.weight, float(done))
+        averages.update(done)
+    first = 0.9 * 1  # decay 1/10 after one update from 0
+    second = first * 2 / 11 + 2 * 9 / 11
+    third = second * 3 / 12 + 3 * 9 / 12
+    assert averages.tensors["a.weight"].item() == pytest.approx(third)
+    with averages.in_place():
+        assert network.weight.item() == pytest.approx(third)
+    assert network.weight.item() == 3
+
+
+def test_the_rate_rises_over_a_tenth_and_falls_to_zero():
+    factors = [cosine_factor(step, num_steps=100) for step in range(100)]
+    assert factors[0] == 0.1
+    assert factors[9] == 1.0
+    assert factors[9:] == sorted(factors[9:], reverse=True)
+    assert 0 < factors[-1] < 0.001
+
+
+def test_the_artifact_holds_samples_of_each_share_likelihood_and_cost(tmp_path, images):
+    context = make_context(tmp_path / "run", {"images": images})
+    flops_per_step = 3 * 2 * 16 * 16 * 4
+    config = CONFIG.model_copy(update={"budget_tflop": 24.5 * flops_per_step / 1e12})
+    run_family(config, context, ToyFamily)
+    artifact = commit("stages.image.toy", config, context)
+    facts = json.loads((artifact.path / "family.json").read_text())
+    assert (facts["flops_per_step"], facts["num_steps"]) == (flops_per_step, 24)
+    assert facts["training_flops"] == 24 * flops_per_step <= config.budget_tflop * 1e12
+    assert facts["parameters"] == facts["extra_parameters"] == 16 * 4
+    samples = load_file(artifact.path / "samples.safetensors")
+    assert set(samples) == {"1/8", "1/4", "1/2", "1", "raw"}
+    assert all(value.shape == (20, 1, 4, 4) and value.dtype == torch.uint8 for value in samples.values())
+    assert not torch.equal(samples["1/8"], samples["1"])
+    bits = load_file(artifact.path / "likelihood.safetensors")
+    assert {split: len(value) for split, value in bits.items()} == {"train": 10, "validation": 10, "test": 10}
+    assert (artifact.path / "figures/film_strip.png").exists()
+    assert load_grid(artifact) == load_grid(images)
+    names = {metric["name"] for metric in json.loads((artifact.path / "metrics.json").read_text())}
+    assert {"bits_per_dim", "training_flops", "latency_ms_per_image", "num_function_evaluations"} <= names
