@@ -39,7 +39,7 @@ class Pixels(Player):
     def forward(self, images, labels, noise):
         logits = self.network.table.T[None].expand(len(images), -1, -1)
         losses = F.cross_entropy(logits, images.flatten(1).long(), reduction="none").mean(1)
-        unused = 0 * (self.network.table @ self.network.table.T).sum()  # a product, for there to be something to count
+        unused = 0 * (images.flatten(1).float() @ self.network.table).sum()  # a product, for there to be something to count
         return {"loss": (losses * (1 + noise.uniform())).mean() + unused, "plain": losses.mean()}
 
 
