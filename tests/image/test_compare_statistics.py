@@ -1,0 +1,178 @@
+"""Intervals, paired tests and verdicts of the comparison, on cases worked out by hand and on simulated models."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from stages.image.compare.statistics import (
+    Difference,
+    Sampled,
+    difference,
+    estimate,
+    half_sample_deviation,
+    holm,
+    paired_bootstrap,
+    paired_difference,
+    spearman,
+    t_interval,
+    verdict,
+)
+
+
+def sampled(*values, deviation=math.nan):
+    return Sampled(dict(enumerate(values)), dict.fromkeys(range(len(values)), deviation))
+
+
+def test_the_t_interval_of_1_2_3_is_2_plus_and_minus_4_3027_over_the_root_of_3():
+    low, high = t_interval([1.0, 2.0, 3.0])
+    assert (low, high) == (pytest.approx(2 - 4.302653 / math.sqrt(3)), pytest.approx(2 + 4.302653 / math.sqrt(3)))
+
+
+def test_one_value_has_no_t_interval():
+    with pytest.raises(ValueError, match="needs a spread"):
+        t_interval([1.0])
+
+
+def test_three_seeds_are_judged_by_their_own_spread_and_fewer_by_that_of_the_samples():
+    three = estimate(sampled(1.0, 2.0, 3.0, deviation=100.0))
+    assert (three.method, three.mean) == ("seeds", 2.0)
+    assert three.high - three.mean == pytest.approx(2.484, abs=1e-3)
+    two = estimate(sampled(1.0, 3.0, deviation=0.5))
+    assert (two.method, two.mean) == ("samples", 2.0)
+    assert two.high - two.mean == pytest.approx(1.959964 * 0.5 / math.sqrt(2))
+
+
+def test_without_any_spread_there_is_a_mean_and_no_interval():
+    found = estimate(sampled(1.0, 3.0))
+    assert (found.method, found.mean) == ("none", 2.0)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_seeds_are_paired_by_their_number_and_not_by_their_place():
+    first, second = Sampled({5: 1.0, 6: 2.0, 7: 4.0}, {}), Sampled({7: 3.5, 6: 1.5, 5: 0.5, 9: 70.0}, {})
+    found = difference(first, second)
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert found.p_value == 0
+    assert difference(first, Sampled({1: 1.0}, {1: 1.0})) is None
+
+
+def test_the_paired_t_test_on_a_case_done_by_hand():
+    found = paired_difference([1.0, 2.0, 3.0])  # t = 2 / (1 / sqrt 3) = 3.4641 with 2 degrees of freedom
+    assert found.p_value == pytest.approx(0.0742, abs=1e-4)
+    assert found.low < 0 < found.high
+
+
+def test_with_few_seeds_the_variances_of_both_draws_add_up():
+    found = difference(sampled(3.0, deviation=0.3), sampled(2.0, deviation=0.4))
+    assert (found.method, found.mean) == ("samples", 1.0)
+    assert found.high - found.mean == pytest.approx(1.959964 * 0.5)
+    assert found.p_value == pytest.approx(0.0455, abs=1e-4)  # two standard errors
+    assert difference(sampled(3.0), sampled(2.0)) is None
+
+
+def test_the_paired_bootstrap_covers_a_known_difference_at_the_stated_rate():
+    generator, truth, covered = np.random.default_rng(0), 0.03, 0
+    for trial in range(200):
+        hard = generator.gamma(4.0, 0.5, size=80)  # images differ far more than models do
+        first = hard + 0.1 * generator.standard_normal((2, 80)) + truth
+        second = hard + 0.1 * generator.standard_normal((2, 80))
+        found = paired_bootstrap(first, second, seed=trial, num_resamples=300)
+        covered += found.low <= truth <= found.high
+    assert 0.90 <= covered / 200 <= 0.98  # 0.95 and four standard errors of 200 trials, cut by the percentile method's own bias
+
+
+def test_pairing_sees_a_difference_that_the_spread_of_images_would_hide():
+    generator = np.random.default_rng(1)
+    hard = generator.gamma(4.0, 0.5, size=200)
+    found = paired_bootstrap(
+        (hard + 0.02)[None], (hard + 0.01 * generator.standard_normal(200))[None], seed=0, num_resamples=2000
+    )
+    assert 0.01 < found.low < 0.02 < found.high < 0.03
+    assert (found.method, found.p_value) == ("images", pytest.approx(2 / 2001))
+
+
+def test_a_difference_in_bits_must_outlast_other_trainings_too():
+    images = np.zeros(100) + 0.001 * np.random.default_rng(2).standard_normal(100)
+    first = np.stack([images + shift for shift in (0.5, -0.2, 0.4)])
+    alone = paired_bootstrap(first[:1], np.zeros((1, 100)), seed=0, num_resamples=500)
+    found = paired_bootstrap(first, np.zeros((3, 100)), seed=0, num_resamples=500)
+    assert alone.low > 0.49
+    assert found.method == "images and seeds"
+    assert found.low < 0 < found.high
+    assert found.p_value > 0.3
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((0, 3), (0, 3)), ((3,), (3,))])
+def test_bits_of_other_images_are_refused(shapes):
+    with pytest.raises(ValueError, match="of one shape"):
+        paired_bootstrap(np.zeros(shapes[0]), np.zeros(shapes[1]), seed=0)
+
+
+def test_half_samples_know_the_standard_error_of_a_mean():
+    generator = np.random.default_rng(3)
+    values = generator.normal(size=400)
+    halves = [values[generator.permutation(400)[:200]].mean() for _ in range(400)]
+    assert half_sample_deviation(halves) == pytest.approx(values.std() / 20, rel=0.1)
+
+
+def test_holm_on_the_example_of_its_docstring_and_never_above_1():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_among_equal_families_holm_finds_a_difference_in_no_more_than_a_twentieth_of_the_comparisons():
+    generator, wrong = np.random.default_rng(4), 0
+    for _ in range(200):
+        fd = generator.normal(2.0, 0.2, size=(4, 5))
+        pairs = [paired_difference(fd[i] - fd[j]) for i in range(4) for j in range(i)]
+        adjusted = holm([pair.p_value for pair in pairs])
+        wrong += any(verdict(pair, p, higher_is_better=False) != "not separable" for pair, p in zip(pairs, adjusted, strict=True))
+    assert wrong / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+
+
+def test_equal_families_are_not_separable_and_unequal_ones_are():
+    generator = np.random.default_rng(5)
+    noise = generator.normal(0, 0.1, size=(2, 5))
+    equal, worse = paired_difference(noise[0] - noise[1]), paired_difference(2.0 + noise[0] - noise[1])
+    assert verdict(equal, equal.p_value, higher_is_better=False) == "not separable"
+    assert verdict(worse, worse.p_value, higher_is_better=False) == "worse"
+    assert verdict(worse, worse.p_value, higher_is_better=True) == "better"
+    assert verdict(worse, 0.06, higher_is_better=True) == "not separable"
+
+
+def test_no_difference_at_all_is_not_separable():
+    found = paired_difference([0.0, 0.0, 0.0])
+    assert found.p_value == 1
+    assert verdict(found, found.p_value, higher_is_better=True) == "not separable"
+
+
+def test_spearman_of_four_orders_by_hand():
+    rho, (low, high), p_value = spearman([1, 2, 3, 4], [10, 30, 20, 40], seed=0)
+    assert rho == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert p_value == pytest.approx(8 / 24)  # of the 24 orders, 1 + 3 reach 0.8 from above and as many from below
+    assert (low, high) == (pytest.approx(-high), high)
+
+
+def test_spearman_by_random_orders_agrees_with_all_orders():
+    x = list(range(9))
+    y = [2, 1, 0, 4, 3, 6, 5, 8, 7]
+    rho, _, p_value = spearman(x, y, seed=0)
+    assert rho == pytest.approx(1 - 6 * (4 + 0 + 4 + 1 + 1 + 1 + 1 + 1 + 1) / (9 * 80))
+    assert p_value < 0.01
+
+
+def test_a_correlation_of_two_models_or_of_equal_values_is_refused():
+    for first, second in (([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3])):
+        with pytest.raises(ValueError, match="three pairs or more"):
+            spearman(first, second, seed=0)
+
+
+def test_a_difference_knows_what_it_stands_on():
+    found = difference(sampled(1.0, 2.0, 4.0), sampled(0.0, 2.5, 3.0))
+    assert isinstance(found, Difference)
+    assert (found.num_seeds, found.method, found.mean) == (3, "seeds", pytest.approx(0.5))
