@@ -54,7 +54,7 @@ def check(
         have = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         raise DataError(
             f"too few images in {_listed(small)}{without}: {have}; at least {least:,} each are needed. Give about {enough:,} "
-            "images, or raise validation_fraction and test_fraction, or lower min_split_images"
+            "images (max_images counts too), or raise validation_fraction and test_fraction, or lower min_split_images"
         )
     unlearnt = [name for name, row in zip(classes, counts, strict=True) if row["train"] == 0]
     if unlearnt:

@@ -53,7 +53,7 @@ def open_card(card: ImageCard, context: Context) -> Origin:
             return _open_entry(entry, card, context)
         except GroundupError as error:
             problems.append(str(error))
-    raise CardError("none of the card's sources can be had: " + "; ".join(problems))
+    raise CardError(f"none of the card's sources can be had: {'; '.join(problems)}. The card digits needs no download")
 
 
 def _open_entry(entry: SourceEntry, card: ImageCard, context: Context) -> Origin:
