@@ -1,0 +1,25 @@
+"""What defines a flow-matching model."""
+
+from __future__ import annotations
+
+from stages.common.images.config import Count, Rate
+from stages.common.images.unet_config import UNetConfig
+
+
+class Config(UNetConfig):
+    """A U-Net that predicts the velocity along straight lines from noise (t = 0) to images (t = 1)."""
+
+    time_mean: float = 0.0
+    """Mean of the logit of the times that are trained, 1; above 0: more times near the images."""
+
+    time_scale: Rate = 1.0
+    """Standard deviation of the logit of the times that are trained, 1."""
+
+    num_sample_steps: Count = 20
+    """Steps of Heun's method for a sample; each calls the network twice."""
+
+    num_likelihood_steps: Count = 40
+    """Steps of Heun's method from an image back to noise, for its density; each calls the network twice."""
+
+    num_probes: Count = 4
+    """Random vectors for each divergence (Hutchinson); as many as an image has values, or more: exact and slow."""

@@ -1,0 +1,140 @@
+"""Flow matching: learn which way to go at every place and time between noise and images, then follow it.
+
+Legend: B images, C channels, H height, W width of the image as the network sees it (in patches, see `unet`).
+
+The path of an image x1 from its noise x0 is a straight line, and its velocity is constant (Lipman et al.,
+arXiv 2210.02747, eq. 20-23 with sigma_min = 0; Liu et al., arXiv 2209.03003, eq. 1):
+    x_t = (1 - t)·x0 + t·x1,   dx_t/dt = x1 - x0,   t = 0 noise, t = 1 image.
+The network learns the mean velocity of all lines through a place; the field of means carries noise to images.
+
+diffusers counts the other way: sigma = 1 - t is the share of noise, the network is told 1000·sigma and predicts
+d x/d sigma = x0 - x1. The network here speaks diffusers' language from the start, so that it is saved as it is trained;
+`velocity` alone translates.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from diffusers import DDPMPipeline, FlowMatchEulerDiscreteScheduler, UNet2DModel
+from torch import Tensor, nn
+
+from pipeline.contract import Context
+from stages.common.images.family import Family, History, Likelihood, Optimisation, Player
+from stages.common.images.grid import Grid, dequantise, quantise
+from stages.common.images.noise import BatchNoise
+from stages.common.images.ode import CALLS_PER_HEUN_STEP, heun, log_density
+from stages.common.images.unet import build_unet, choose_patch_size, from_patches, to_patches
+from stages.image.flow_matching import report
+from stages.image.flow_matching.config import Config
+
+TIME_SCALE = 1000
+"""The U-Net's embedding of time is made for 0 ... 1000; times in [0, 1] would all look alike to it."""
+IMAGES_AT_ONCE = 250
+"""Images that are integrated together, so that memory does not grow with their number."""
+
+
+def velocity(unet: UNet2DModel, x: Tensor, t: Tensor) -> Tensor:
+    """Return v(x, t) = E[x1 - x0 | x_t = x], float32 of the shape of x (B, C, H, W); t float in [0, 1], (B,)."""
+    return -unet(x, TIME_SCALE * (1 - t)).sample.float()
+
+
+def straight_path(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x_t on the line from `noise` (t = 0) to `data` (t = 1), and its velocity; t (B,)."""
+    share = t.view(-1, *[1] * (data.ndim - 1))
+    return (1 - share) * noise + share * data, data - noise
+
+
+class VelocityPlayer(Player):
+    """The squared error of the velocity, mean over values: E || v(x_t, t) - (x1 - x0) ||² (2210.02747, eq. 23)."""
+
+    def __init__(self, unet: UNet2DModel, config: Config, *, levels: int, patch_size: int) -> None:
+        super().__init__()
+        self.unet = unet
+        self._config, self._levels, self._patch_size = config, levels, patch_size
+
+    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:  # noqa: ARG002
+        dequantised = dequantise(images, self._levels, noise.uniform(*images.shape[1:]))
+        data = to_patches(dequantised, self._patch_size)
+        # Logit-normal times (Esser et al., arXiv 2403.03206, eq. 19): the ends of the line are the easy part.
+        t = torch.sigmoid(self._config.time_mean + self._config.time_scale * noise.normal())
+        x, target = straight_path(noise.normal(*data.shape[1:]), data, t)
+        return {"loss": (velocity(self.unet, x, t) - target).square().mean()}
+
+
+class FlowMatching(Family):
+    """Flow matching with a U-Net, Heun's method for samples and for densities."""
+
+    name = "flow_matching"
+
+    def __init__(self, grid: Grid, config: Config) -> None:
+        self.grid, self.config = grid, config
+        self.patch_size = choose_patch_size(config, height=grid.height, width=grid.width)
+        self.unet = build_unet(config, grid)
+
+    def players(self) -> dict[str, Player]:
+        return {"velocity": VelocityPlayer(self.unet, self.config, levels=self.grid.levels, patch_size=self.patch_size)}
+
+    def optimisation(self) -> dict[str, Optimisation]:
+        config = self.config
+        rule = Optimisation(
+            learning_rate=config.learning_rate, weight_decay=config.weight_decay, max_gradient_norm=config.max_gradient_norm
+        )
+        return {"velocity": rule}
+
+    def averaged(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet}
+
+    @property
+    def num_function_evaluations(self) -> int:
+        return CALLS_PER_HEUN_STEP * self.config.num_sample_steps
+
+    def field(self, x: Tensor, t: float) -> Tensor:
+        """Return v(x, t) for one time of all images: what `ode` integrates."""
+        return velocity(self.unet, x, torch.full((len(x),), t, device=x.device))
+
+    def noise(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Return x0, (num_images, C, H, W) on the network's device; drawn on the CPU, as diffusers' pipelines do."""
+        height, width = self.unet.config.sample_size
+        drawn = torch.randn(num_images, self.unet.config.in_channels, height, width, generator=generator)
+        return drawn.to(self.unet.device)
+
+    @torch.no_grad()
+    def integrate(self, start: Tensor, num_steps: int) -> Tensor:
+        """Return x1, (B, C, H, W), from the noise `start`."""
+        return torch.cat([heun(self.field, part, num_steps=num_steps) for part in start.split(IMAGES_AT_ONCE)])
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """Return the images on the grid, uint8 on the CPU, of values (B, C, H, W)."""
+        return quantise(from_patches(x, self.patch_size), self.grid.levels).cpu()
+
+    def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
+        return self.to_images(self.integrate(self.noise(num_images, generator), self.config.num_sample_steps))
+
+    def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood:
+        config = self.config
+        bits = self.bits_per_dim(images, generator, num_steps=config.num_likelihood_steps, num_probes=config.num_probes)
+        divergence = "exact divergence" if config.num_probes >= self.grid.num_dims else f"{config.num_probes} signs at each call"
+        detail = f"ODE by Heun, N = {config.num_likelihood_steps}, {divergence}, one draw of dequantisation noise"
+        return Likelihood(bits=bits, kind="numerical", detail=detail)
+
+    def bits_per_dim(self, images: Tensor, generator: torch.Generator, *, num_steps: int, num_probes: int) -> Tensor:
+        """Return -log2 P(image) / D, float64 (B,); see `grid` for the bound by dequantisation, `ode` for the density."""
+        densities = []
+        for part in images.split(IMAGES_AT_ONCE):
+            dequantised = dequantise(part, self.grid.levels, torch.rand(part.shape, generator=generator))
+            data = to_patches(dequantised, self.patch_size).to(self.unet.device)
+            found = log_density(self.field, data, num_steps=num_steps, num_probes=num_probes, generator=generator)
+            densities.append(found.cpu() / math.log(2))
+        return -(torch.cat(densities) + self.grid.bin_log2_volume) / self.grid.num_dims
+
+    def save(self, directory: Path) -> None:
+        """Save what `DDPMPipeline.from_pretrained(directory)` loads: the U-Net and diffusers' Euler scheduler for flows."""
+        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIME_SCALE)
+        DDPMPipeline(unet=self.unet, scheduler=scheduler).save_pretrained(directory)
+        report.write_usage(directory, self)
+
+    def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
+        report.write(context, self, images, generator, history)
