@@ -1,0 +1,142 @@
+"""What the course says about the families, as tests: a sentence, a statistic, a rule, and what came out.
+
+A rule that asks for several things at once says "holds" only if every one of them is clear, and "does not hold" if one of
+them is clearly otherwise. Clear means that a 95 % interval lies on one side. The claims are not corrected for their number:
+each is a question of its own, named before the numbers were there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from stages.image.compare.models import END, Contestant, matched
+from stages.image.compare.statistics import Estimate, Sampled, difference, t_interval
+from stages.image.compare.study import COLUMNS, Study
+from stages.image.compare.wording import with_interval
+
+Outcome = Literal["holds", "does not hold", "not separable", "cannot be tested here"]
+Side = Literal["above", "below", "either"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One sentence and its test.
+
+    Attributes:
+        sentence: what the course says.
+        statistic: what was measured.
+        rule: when it counts as true.
+        evidence: the figures with their intervals, or why it cannot be tested here.
+        outcome: by the rule.
+    """
+
+    sentence: str
+    statistic: str
+    rule: str
+    evidence: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison inside a claim: the words of its figures, and on which side of the bound it clearly lies."""
+
+    words: str
+    side: Side
+
+
+def side_of(found: Estimate | None, bound: float) -> Side:
+    """Return on which side of `bound` the whole interval lies."""
+    if found is None or math.isnan(found.low):
+        return "either"
+    return "above" if found.low > bound else "below" if found.high < bound else "either"
+
+
+def judged(findings: Sequence[Finding], wanted: Literal["above", "below"]) -> Outcome:
+    """Return "holds" if every finding lies on the wanted side, "does not hold" if one lies on the other."""
+    sides = [finding.side for finding in findings]
+    if all(side == wanted for side in sides):
+        return "holds"
+    return "not separable" if all(side in (wanted, "either") for side in sides) else "does not hold"
+
+
+def conclude(
+    sentence: str, statistic: str, rule: str, findings: Sequence[Finding], wanted: Literal["above", "below"], *, missing: str
+) -> Claim:
+    """Return the claim that `findings` decide; without findings it cannot be tested because of `missing`."""
+    if not findings:
+        return untestable(sentence, statistic, rule, missing)
+    evidence = "; ".join(finding.words for finding in findings)
+    return Claim(sentence=sentence, statistic=statistic, rule=rule, evidence=evidence, outcome=judged(findings, wanted))
+
+
+def untestable(sentence: str, statistic: str, rule: str, missing: str) -> Claim:
+    """Return a claim that the models at hand cannot decide."""
+    return Claim(
+        sentence=sentence, statistic=statistic, rule=rule, evidence=f"because {missing}", outcome="cannot be tested here"
+    )
+
+
+def ratio_finding(study: Study, label: str, key: str) -> Finding:
+    """Say whether a ratio to real images lies above or below 1."""
+    found = study.estimate(label, key)
+    assert found is not None, f"{label} has no {key}"
+    return Finding(f"{label}: {COLUMNS[key].title} {with_interval(found)}", side_of(found, 1.0))
+
+
+def gap_finding(first: str, second: str, key: str, one: Sampled | None, other: Sampled | None) -> Finding:
+    """Say whether the first model's number lies above or below the second's."""
+    found = None if one is None or other is None else difference(one, other)
+    words = "no spread is known" if found is None else with_interval(found)
+    return Finding(f"{COLUMNS[key].title}, {first} minus {second}: {words}", side_of(found, 0.0))
+
+
+def of_family(study: Study, families: Iterable[str], sample_set: str = END) -> list[Contestant]:
+    """Return the models of some families, or one of their other ways to draw samples."""
+    return [one for one in study.contestants if one.family in families and one.sample_set == sample_set]
+
+
+def rivals_of(study: Study, one: Contestant) -> list[Contestant]:
+    """Return the trained models of other families with the same budget."""
+    return [other for other in study.trained() if other.family != one.family and matched(one, other, study.tolerance)]
+
+
+def mean_number(numbers: Sequence[Sampled]) -> Sampled:
+    """Return the mean of several models' numbers on the seeds that all have."""
+    seeds = sorted(set.intersection(*(set(number.values) for number in numbers)))
+    return Sampled(
+        {seed: float(np.mean([number.values[seed] for number in numbers])) for seed in seeds},
+        {seed: math.hypot(*(number.deviations[seed] for number in numbers)) / len(numbers) for seed in seeds},
+    )
+
+
+def published(one: Contestant, name: str, **facts: str) -> list[tuple[float, tuple[float, float] | None]]:
+    """Return value and interval of a metric that the model's own stage measured, one for each seed that has it."""
+    found = []
+    for run in one.runs.values():
+        for row in run.artifact.record.metrics:
+            if row["name"] == name and all(row.get(key) == value for key, value in facts.items()):
+                found.append((float(row["value"]), tuple(row["interval"]) if row.get("interval") else None))
+                break
+    return found
+
+
+def published_estimate(one: Contestant, name: str) -> Estimate | None:
+    """Return the mean of such a metric over seeds; below three seeds the widest of the intervals that came with it."""
+    found = published(one, name)
+    if not found:
+        return None
+    values, ends = [value for value, _ in found], [interval for _, interval in found if interval]
+    mean, num_seeds = float(np.mean(values)), len(values)
+    if num_seeds >= 3:
+        low, high = t_interval(values)
+        return Estimate(mean=mean, low=low, high=high, num_seeds=num_seeds, method="seeds")
+    if not ends:
+        return Estimate(mean=mean, low=math.nan, high=math.nan, num_seeds=num_seeds, method="none")
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return Estimate(mean=mean, low=low, high=high, num_seeds=num_seeds, method="samples")

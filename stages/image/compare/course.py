@@ -1,0 +1,293 @@
+"""The course's claims, one function each; `all_claims` asks them all."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from stages.image.compare.claims import (
+    Claim,
+    Finding,
+    conclude,
+    gap_finding,
+    mean_number,
+    of_family,
+    published,
+    published_estimate,
+    ratio_finding,
+    rivals_of,
+    side_of,
+    untestable,
+)
+from stages.image.compare.models import Contestant
+from stages.image.compare.statistics import LEAST_SEEDS, Sampled, estimate, spearman
+from stages.image.compare.study import ITERATIVE, Study, compare_bits, compare_pairs
+from stages.image.compare.wording import short, with_interval
+
+SHARPNESS = ("laplacian_ratio", "hf_ratio")
+EXACT = {"float32": 1e-3, "float64": 1e-6}
+"""Largest error of a round trip that still counts as exact; images lie in [-1, 1]."""
+CLEAR_FACTOR = 2.0
+"""Without seeds a ratio of times counts as clear from this factor on."""
+LARGEST_STEP = 4.0
+"""A path through latents jumps where one of its 32 steps is more than so many times the mean step."""
+
+
+def all_claims(study: Study) -> list[Claim]:
+    """Return every claim with its outcome."""
+    return [
+        vae_means_are_blurred(study),
+        vae_samples_are_blurred(study),
+        gan_is_sharper_than_means(study),
+        gan_drops_modes(study),
+        vae_latents_are_smooth(study),
+        vae_trains_most_evenly(study),
+        flows_are_exact(study),
+        flows_sample_in_one_pass(study),
+        iterative_models_are_best(study),
+        iterative_models_are_slowest(study),
+        likelihood_is_not_quality(study),
+        nothing_is_copied(study),
+    ]
+
+
+def vae_means_are_blurred(study: Study) -> Claim:
+    """The mean over all images that a latent may stand for is smoother than any of them."""
+    return conclude(
+        "A VAE's images are blurred (the decoder's means, which are what is usually shown)",
+        "energy of the Laplacian, and power of fine detail, of the means over those of real images",
+        "both ratios below 1",
+        [ratio_finding(study, one.label, key) for one in of_family(study, ["vae"], "mean") for key in SHARPNESS],
+        "below",
+        missing="no model gave means of a VAE's decoder",
+    )
+
+
+def vae_samples_are_blurred(study: Study) -> Claim:
+    """A sample from p(x | z) has the noise that the mean averages away."""
+    return conclude(
+        "A VAE's images are blurred (its samples, which is what the model says)",
+        "the same ratios, of samples from p(x | z)",
+        "both ratios below 1",
+        [ratio_finding(study, one.label, key) for one in of_family(study, ["vae"]) for key in SHARPNESS],
+        "below",
+        missing="no VAE is among the models",
+    )
+
+
+def gan_is_sharper_than_means(study: Study) -> Claim:
+    """What a discriminator sees at once, an average cannot afford."""
+    pairs = itertools.product(of_family(study, ["gan"]), of_family(study, ["vae"], "mean"), SHARPNESS)
+    return conclude(
+        "A GAN's images are sharper than a VAE's",
+        "the same ratios, of the GAN minus those of the VAE's means",
+        "both differences above 0",
+        [
+            gap_finding(gan.label, vae.label, key, study.number(gan.label, key), study.number(vae.label, key))
+            for gan, vae, key in pairs
+        ],
+        "above",
+        missing="a GAN and a VAE's means are needed, and one of them is missing",
+    )
+
+
+def gan_drops_modes(study: Study) -> Claim:
+    """A generator is not punished for what it never draws."""
+    findings = []
+    for gan in of_family(study, ["gan"]):
+        others = rivals_of(study, gan)
+        for key, sign in (("class_tv", 1), ("coverage", -1), ("recall", -1)):
+            numbers = [found for other in others if (found := study.number(other.label, key)) is not None]
+            ours = study.number(gan.label, key)
+            if numbers and ours is not None:
+                found = gap_finding(gan.label, "the mean of the others", key, ours, mean_number(numbers))
+                findings.append(found if sign > 0 else _mirrored(found))
+    return conclude(
+        "A GAN drops modes",
+        "distance of class shares, coverage and recall, of the GAN minus the mean of the other trained families",
+        "class distance above 0, coverage and recall below 0",
+        findings,
+        "above",
+        missing="a GAN and another trained family with the same budget are needed",
+    )
+
+
+def vae_latents_are_smooth(study: Study) -> Claim:
+    """A small step in the latent space is a small step between images."""
+    measured = [(one, published_estimate(one, "largest_step_ratio")) for one in of_family(study, ["vae"])]
+    return conclude(
+        "A VAE's latent space is smooth",
+        "on arcs between latents of test images: the largest of 32 steps between decoder means, in mean steps",
+        f"below {LARGEST_STEP:g}: no step makes more than an eighth of the way",
+        [
+            Finding(f"{one.label}: largest step {with_interval(found)} mean steps", side_of(found, LARGEST_STEP))
+            for one, found in measured
+            if found is not None
+        ],
+        "below",
+        missing="no model measured the path between its latents",
+    )
+
+
+def vae_trains_most_evenly(study: Study) -> Claim:
+    """One loss that only falls, against a game and against losses with random times."""
+    findings, spreads = [], {}
+    for vae in of_family(study, ["vae"]):
+        rivals = rivals_of(study, vae)
+        spreads |= {one.label: _relative_spread(study, one) for one in (vae, *rivals)}
+        for other in rivals:
+            numbers = [study.number(one.label, "gradient_spread") for one in (vae, other)]
+            if all(number is not None and len(number.values) >= LEAST_SEEDS for number in numbers):
+                findings.append(gap_finding(vae.label, other.label, "gradient_spread", *numbers))
+    claim = conclude(
+        "A VAE trains most stably",
+        "standard deviation of the logarithm of the gradient norm over the second half of the steps (the worst network)",
+        "the VAE's spread is below that of every other trained family",
+        findings,
+        "below",
+        missing=f"a VAE and another family with at least {LEAST_SEEDS} seeds each are needed: one training shows no spread",
+    )
+    beside = ", ".join(f"{label} {spread}" for label, spread in spreads.items())
+    return replace(claim, evidence=f"{claim.evidence}; final distance varies over seeds by {beside}") if findings else claim
+
+
+def flows_are_exact(study: Study) -> Claim:
+    """What was computed forwards must come back."""
+    findings = []
+    for one in of_family(study, ["flow"]):
+        for dtype, bound in EXACT.items():
+            errors = [value for value, _ in published(one, "round_trip_error", dtype=dtype)]
+            if errors:
+                side = "below" if max(errors) < bound else "above"
+                findings.append(Finding(f"{one.label}: {short(max(errors))} in {dtype} ({len(errors)} seeds)", side))
+    return conclude(
+        "A flow is exactly invertible",
+        "largest |x − f⁻¹(f(x))| over test images, as the flow's own stage measured it",
+        f"below {EXACT['float32']:g} in float32 and {EXACT['float64']:g} in float64, in every training",
+        findings,
+        "below",
+        missing="no flow measured its round trip",
+    )
+
+
+def flows_sample_in_one_pass(study: Study) -> Claim:
+    """True for coupling flows; an autoregressive one needs a pass for each of its parts."""
+    findings = []
+    for one in of_family(study, ["flow"]):
+        calls, latency = one.fact("num_function_evaluations"), study.estimate(one.label, "latency_ms_per_image")
+        assert latency is not None
+        words = f"{one.label}: {short(calls)} calls one after the other, {with_interval(latency)} ms/image"
+        findings.append(Finding(words, "below" if calls == 1 else "above"))
+    return conclude(
+        "A flow draws a sample in one pass",
+        "calls of the network for one sample, one after the other",
+        "one call, for every flow",
+        findings,
+        "below",
+        missing="no flow is among the models",
+    )
+
+
+def iterative_models_are_best(study: Study) -> Claim:
+    """The best of them against each of the others."""
+    iterative = [one for one in of_family(study, ITERATIVE) if rivals_of(study, one)]
+    findings = []
+    if iterative:
+        best = min(iterative, key=lambda one: float(np.mean(list(study.numbers[one.label]["fd"].values.values()))))
+        others = [other for other in rivals_of(study, best) if other.family not in ITERATIVE]
+        findings = [
+            gap_finding(best.label, other.label, "fd", study.number(best.label, "fd"), study.number(other.label, "fd"))
+            for other in others
+        ]
+    return conclude(
+        "Diffusion and flow matching give the best images",
+        "Fréchet distance, of the better of the two minus that of each other trained family with the same budget",
+        "every difference below 0",
+        findings,
+        "below",
+        missing="flow matching or diffusion and another family with the same budget are needed",
+    )
+
+
+def iterative_models_are_slowest(study: Study) -> Claim:
+    """The faster of them against the slowest of the others."""
+    sentence, statistic = (
+        "Diffusion and flow matching sample slowest",
+        "milliseconds for a sample, over those of each other family",
+    )
+    rule = f"every ratio above 1 (below {LEAST_SEEDS} seeds: above {CLEAR_FACTOR:g})"
+    iterative = of_family(study, ITERATIVE)
+    others = [one for one in study.trained() if one.family not in ITERATIVE]
+    findings = [_latency_finding(study, one, other) for one in iterative for other in others]
+    missing = "flow matching or diffusion and another trained family are needed"
+    return conclude(sentence, statistic, rule, findings, "above", missing=missing)
+
+
+def likelihood_is_not_quality(study: Study) -> Claim:
+    """One pair that the two measures order differently, both clearly, is enough."""
+    sentence = "A better likelihood does not mean better images"
+    statistic = "pairs ordered one way by bits per dimension and the other way by Fréchet distance; Spearman's correlation"
+    rule = "at least one such pair, clear in both (Holm over all pairs)"
+    models = [one for one in study.contestants if one.is_model and one.kind and study.is_matched(one)]
+    if len(models) < 3:
+        missing = f"three models with a likelihood are needed, and {len(models)} are there"
+        return untestable(sentence, statistic, rule, missing)
+    pairs = list(itertools.combinations(models, 2))
+    both = list(zip(compare_bits(study, pairs), compare_pairs(study, "fd", pairs), strict=True))
+    known = [(bits, fd) for bits, fd in both if bits.outcome and fd.outcome]
+    contrary = [bits for bits, fd in known if {bits.outcome, fd.outcome} == {"better", "worse"}]
+    alike = sum(bits.outcome == fd.outcome != "not separable" for bits, fd in known)
+    columns = [
+        [float(np.mean(list(study.numbers[one.label][key].values.values()))) for one in models] for key in ("bits_per_dim", "fd")
+    ]
+    rho, (low, high), p_value = spearman(*columns, seed=study.seed)
+    evidence = (
+        f"{len(contrary)} of {len(known)} pairs are ordered the other way, {alike} the same way"
+        + (f" (such as {contrary[0].first.label} and {contrary[0].second.label})" if contrary else "")
+        + f"; Spearman {rho:.2f} over {len(models)} models, random orders give {low:.2f} to {high:.2f}, p = {p_value:.2f}"
+    )
+    outcome = "holds" if contrary else "does not hold" if p_value < 0.05 and rho > 0 else "not separable"
+    return Claim(sentence=sentence, statistic=statistic, rule=rule, evidence=evidence, outcome=outcome)
+
+
+def nothing_is_copied(study: Study) -> Claim:
+    """A copy lies nearer to the training images than real test images do."""
+    findings = []
+    for one in study.trained():
+        near, share = study.estimate(one.label, "nn_ratio"), study.estimate(one.label, "memorised_share")
+        if near is not None and share is not None:
+            words = f"{one.label}: {with_interval(near)}, near copies {with_interval(share)}"
+            findings.append(Finding(words, side_of(near, 1.0)))
+    return conclude(
+        "A generative model makes new images; it does not copy",
+        "median distance to the nearest training image, of samples over that of real test images; share of near copies",
+        "every trained model's ratio above 1",
+        findings,
+        "above",
+        missing="no trained model is there",
+    )
+
+
+def _mirrored(found: Finding) -> Finding:
+    sides = {"above": "below", "below": "above", "either": "either"}
+    return Finding(found.words, sides[found.side])
+
+
+def _relative_spread(study: Study, one: Contestant) -> str:
+    values = list(study.numbers[one.label]["fd"].values.values())
+    return f"{100 * np.std(values, ddof=1) / np.mean(values):.0f} %" if len(values) > 1 else "unknown"
+
+
+def _latency_finding(study: Study, one: Contestant, other: Contestant) -> Finding:
+    numbers = [study.numbers[each.label]["latency_ms_per_image"].values for each in (one, other)]
+    seeds = sorted(numbers[0].keys() & numbers[1].keys())
+    logs = {seed: math.log(numbers[0][seed] / numbers[1][seed]) for seed in seeds}
+    found = estimate(Sampled(logs, dict.fromkeys(seeds, math.nan)))
+    ratio, words = math.exp(found.mean), f"{one.label} ÷ {other.label}"
+    if found.method == "none":
+        side = "above" if ratio > CLEAR_FACTOR else "below" if ratio < 1 / CLEAR_FACTOR else "either"
+        return Finding(f"{words}: {short(ratio)}", side)
+    return Finding(f"{words}: {short(ratio)} [{short(math.exp(found.low))}, {short(math.exp(found.high))}]", side_of(found, 0.0))

@@ -1,0 +1,200 @@
+"""The models that are compared: read, checked that they may be compared, and grouped into what differs only by its seed.
+
+Legend: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.artifact import Artifact
+from pipeline.errors import DataError
+from stages.common.images.grid import Grid, load_grid
+
+SHARES = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1.0}
+"""Sample sets that follow the training: their share of the budget."""
+END, RAW = "1", "raw"
+VARIANTS = ("architecture", "model", "loss", "num_components", "prediction", "budget_tflop")
+"""Settings that name a variant of a family, the most telling first; others are named only where these do not tell apart."""
+LATENTS = "latents.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training.
+
+    Attributes:
+        artifact: where it lies.
+        facts: its `family.json`.
+        samples: sample set -> uint8 (N, C, H, W).
+        bits: split -> bits per dimension of its first images, float64; empty where the family has no likelihood.
+    """
+
+    artifact: Artifact
+    facts: Mapping[str, Any]
+    samples: Mapping[str, Tensor]
+    bits: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """What has a row in the table: one family with its settings, or one way to sample from it.
+
+    Attributes:
+        label: for people; unique.
+        family: such as `vae`.
+        sample_set: which samples are judged; END for those of the model itself.
+        runs: by seed.
+    """
+
+    label: str
+    family: str
+    sample_set: str
+    runs: Mapping[int, Run]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Values of the stage's Config, without the seed."""
+        return settings_of(next(iter(self.runs.values())).artifact)
+
+    @property
+    def is_classic(self) -> bool:
+        """True for a density that is fitted without counted FLOPs."""
+        return self.budget == 0
+
+    @property
+    def is_model(self) -> bool:
+        """True for samples of the model itself, false for another way to draw from it."""
+        return self.sample_set == END
+
+    @property
+    def budget(self) -> float:
+        """Counted training FLOPs, mean over the seeds."""
+        return self.fact("training_flops")
+
+    @property
+    def kind(self) -> str | None:
+        """What its bits per dimension are: `exact`, `lower bound`, `numerical`; None: it has none."""
+        found = next(iter(self.runs.values())).facts["likelihood"]
+        return found["kind"] if found and found["kind"] != "none" and self.is_model else None
+
+    def fact(self, key: str) -> float:
+        """Return a figure of `family.json`, mean over the seeds."""
+        return float(np.mean([run.facts[key] for run in self.runs.values()]))
+
+    def samples(self, sample_set: str | None = None) -> dict[int, Tensor]:
+        """Return the samples of each seed that has such a set; None: the set that is judged."""
+        name = sample_set or self.sample_set
+        return {seed: run.samples[name] for seed, run in self.runs.items() if name in run.samples}
+
+
+def settings_of(artifact: Artifact) -> dict[str, Any]:
+    """Return the values of the Config that made `artifact`, without its seed."""
+    return {key: value for key, value in artifact.record.config.items() if key != "seed"}
+
+
+def load_contestants(images: Artifact, extractors: Artifact, models: Sequence[Artifact]) -> list[Contestant]:
+    """Read the models, refuse what cannot be compared, and return one contestant for each row of the table.
+
+    Raises:
+        DataError: other images, extractors of other images, different numbers of samples, a model twice, fewer than two.
+    """
+    grid = load_grid(images)
+    _check_images(grid, [extractors, *models])
+    groups: dict[str, list[Artifact]] = {}
+    for artifact in models:
+        groups.setdefault(json.dumps([artifact.record.stage, settings_of(artifact)], sort_keys=True), []).append(artifact)
+    if len(groups) < 2:
+        raise DataError(f"needs.models holds {len(groups)} model ({len(models)} trainings); a comparison needs two or more")
+    runs = [_by_seed(group) for group in groups.values()]
+    _check_sizes(runs)
+    labels = _labels([(str(_first(group).facts["family"]), settings_of(_first(group).artifact)) for group in runs])
+    found = []
+    for label, group in zip(labels, runs, strict=True):
+        family = str(_first(group).facts["family"])
+        found.append(Contestant(label=label, family=family, sample_set=END, runs=group))
+        others = [name for name in _first(group).samples if name not in (*SHARES, RAW)]
+        found += [Contestant(label=f"{label} ({name})", family=family, sample_set=name, runs=group) for name in others]
+    return sorted(found, key=lambda one: one.is_classic)
+
+
+def matched(first: Contestant, second: Contestant, tolerance: float) -> bool:
+    """Return whether a verdict between the two is fair: equal counted budgets, or one of them a classic density without any."""
+    largest = max(first.budget, second.budget)
+    return min(first.budget, second.budget) == 0 or abs(first.budget - second.budget) <= tolerance * largest
+
+
+def usual_budget(contestants: Sequence[Contestant]) -> float:
+    """Return the median counted budget of what was trained, FLOPs; NaN where nothing was."""
+    budgets = [one.budget for one in contestants if not one.is_classic and one.is_model]
+    return float(np.median(budgets)) if budgets else math.nan
+
+
+def _check_images(grid: Grid, others: Sequence[Artifact]) -> None:
+    for artifact in others:
+        other = load_grid(artifact)
+        if (other.shape, other.levels, other.sha256) != (grid.shape, grid.levels, grid.sha256):
+            raise DataError(
+                f"{artifact.record.name} ({artifact.record.stage}) was made from other images ('{other.name}', "
+                f"{other.sizes['train']} to train) than needs.images ('{grid.name}', {grid.sizes['train']} to train): numbers on "
+                "different images cannot be compared; make all from one images artifact"
+            )
+
+
+def _by_seed(artifacts: Sequence[Artifact]) -> dict[int, Run]:
+    runs: dict[int, Run] = {}
+    for artifact in artifacts:
+        seed = int(artifact.record.config["seed"])
+        if seed in runs:
+            raise DataError(f"needs.models holds {artifact.record.name} with seed {seed} twice; name each training once")
+        runs[seed] = Run(
+            artifact=artifact,
+            facts=json.loads((artifact.path / "family.json").read_text(encoding="utf-8")),
+            samples=load_file(artifact.path / "samples.safetensors"),
+            bits=_likelihood(artifact.path / "likelihood.safetensors"),
+        )
+    return dict(sorted(runs.items()))
+
+
+def _likelihood(path: Path) -> dict[str, np.ndarray]:
+    return load_arrays(path) if path.exists() else {}
+
+
+def _check_sizes(groups: Sequence[Mapping[int, Run]]) -> None:
+    """Distances between distributions shrink with the number of samples, so all models must give equally many."""
+    sizes = {
+        f"{run.artifact.record.name} (seed {seed})": {len(images) for images in run.samples.values()}
+        for group in groups
+        for seed, run in group.items()
+    }
+    if len(set().union(*sizes.values())) > 1:
+        shown = "; ".join(f"{name}: {', '.join(map(str, sorted(found)))}" for name, found in sizes.items())
+        raise DataError(f"num_samples differs ({shown}); distances depend on it: set one num_samples for all models")
+
+
+def _first(group: Mapping[int, Run]) -> Run:
+    return next(iter(group.values()))
+
+
+def _labels(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return a label for each (family, settings): the family, and where that is not enough the values that differ."""
+    labels = []
+    for family, settings in groups:
+        rivals = [other for name, other in groups if name == family]
+        keys = sorted({key for other in rivals for key in other if len({json.dumps(one.get(key)) for one in rivals}) > 1})
+        telling = [key for key in VARIANTS if key in keys]
+        if len({json.dumps([other.get(key) for key in telling]) for other in rivals}) < len(rivals):
+            telling += [key for key in keys if key not in telling]
+        named = [str(settings.get(key)) if key in VARIANTS[:3] else f"{key}={settings.get(key)}" for key in telling]
+        labels.append(", ".join([family.replace("_", " "), *named]))
+    return labels

@@ -1,0 +1,44 @@
+"""Numbers with their intervals, in words."""
+
+from __future__ import annotations
+
+import math
+
+from stages.common.plots import readable
+from stages.image.compare.statistics import Estimate
+
+
+def short(value: float) -> str:
+    """Return three significant digits: `0.0321`, `12.4`, `1,730`."""
+    if value == 0 or not math.isfinite(value):
+        return readable(value)
+    decimals = 2 - math.floor(math.log10(abs(value)))
+    return readable(round(value, decimals))
+
+
+def with_interval(found: Estimate) -> str:
+    """Return `0.57 [0.52, 0.62]`, or the mean alone where no interval is known."""
+    if found.method == "none":
+        return f"{short(found.mean)} (no interval)"
+    return f"{short(found.mean)} [{short(found.low)}, {short(found.high)}]"
+
+
+def plus_minus(found: Estimate) -> str:
+    """Return `0.57 ± 0.05`, digits as far as the interval reaches, `~` in place of `±` where samples alone were varied."""
+    if found.method == "none":
+        return short(found.mean)
+    reach = (found.high - found.low) / 2
+    if reach == 0:
+        return short(found.mean)
+    decimals = max(0, 1 - math.floor(math.log10(reach)))
+    if decimals > 6:
+        return short(found.mean)
+    sign = "±" if found.method == "seeds" else "~"
+    return f"{found.mean:,.{decimals}f} {sign} {reach:,.{decimals}f}".replace("-", "−")
+
+
+def on_what(found: Estimate) -> str:
+    """Return what the interval stands on: `3 seeds`, `the samples of 1 seed`."""
+    seeds = f"{found.num_seeds} seed{'s' if found.num_seeds != 1 else ''}"
+    words = {"samples": f"the samples of {seeds}", "images": f"test images, {seeds}", "none": f"{seeds}, no spread known"}
+    return words.get(found.method, seeds if found.method == "seeds" else f"test images and {seeds}")
