@@ -1,0 +1,56 @@
+"""Sample a trained generator the way diffusers' pipelines are called: `GANPipeline.from_pretrained(directory)(batch_size=4)`.
+
+The class of the generator is named in `model_index.json` by its module, so it loads wherever this checkout is on the path.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+
+from pipeline.errors import DataError
+from stages.common.images.grid import quantise
+from stages.image.gan.networks import Generator
+
+OUTPUT_TYPES = ("pil", "np", "pt")
+
+
+class GANPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Images from a generator: one call of the network, no scheduler."""
+
+    model_cpu_offload_seq = "generator"
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.register_modules(generator=generator)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        generator: torch.Generator | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Draw images.
+
+        Args:
+            batch_size: number of images.
+            generator: a CPU generator for the latents, so that the same seed gives the same images on every device.
+            output_type: `pil` (a list of images), `np` (float, B, H, W, C) or `pt` (float, B, C, H, W); floats are in [0, 1].
+            return_dict: return an object with `images`, else a tuple.
+
+        Raises:
+            DataError: another output type.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise DataError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        config = self.generator.config
+        latents = torch.randn(batch_size, config.latent_size, generator=generator)
+        values = self.generator(latents.to(self._execution_device, self.generator.dtype))
+        images = quantise(values.float(), config.levels).float() / (config.levels - 1)
+        self.maybe_free_model_hooks()
+        shown = images if output_type == "pt" else images.cpu().permute(0, 2, 3, 1).numpy()
+        if output_type == "pil":
+            shown = self.numpy_to_pil(shown)
+        return ImagePipelineOutput(images=shown) if return_dict else (shown,)
