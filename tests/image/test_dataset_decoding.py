@@ -46,7 +46,8 @@ CONVERSIONS = {
         "transparency (mode RGBA)",
         [[206, 208, 210], [1, 2, 3], [255, 255, 255]],
     ),
-    "grey and alpha": (png(1, 1, 8, 4, bytes([100, 128])), "transparency (mode LA)", [[177]]),
+    # (10·100 + 255·155) / 255 = 158.9
+    "grey and alpha": (png(1, 1, 8, 4, bytes([10, 100])), "transparency (mode LA)", [[159]]),
     "a clear grey": (png(2, 1, 8, 0, bytes([7, 9]), chunk(b"tRNS", b"\0\x09")), "transparency (mode L)", [[7], [255]]),
     "16 bits grey": (png(2, 1, 16, 0, b"\x12\xff\xff\x00"), "16 bits for each value (mode I;16)", [[0x12], [0xFF]]),
     "16 bits, a clear grey": (

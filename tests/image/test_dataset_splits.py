@@ -168,3 +168,10 @@ def test_a_twin_is_found_even_when_another_image_is_nearer_on_average():
     nearer[0, 0, 0, 0] = 102
     assert nearness(test, np.concatenate([nearer, twin]), lambda: None).num_near == 1
     assert nearness(test, nearer, lambda: None).num_near == 0
+
+
+def test_the_nearest_image_is_found_in_any_part_of_a_large_train_split():
+    train = np.random.default_rng(2).integers(0, 256, size=(30_000, 1, 16, 16), dtype=np.uint8)  # more than one block
+    test = train[[10, 29_000]]
+    found = nearness(test, train, lambda: None)
+    assert (found.num_near, found.median_distance) == (2, 0.0)
