@@ -1,0 +1,78 @@
+"""Lower bounds on ln P(x) of a model with latents, from weights w = p(x | z)·p(z) / q(z | x) of drawn latents z ~ q(z | x).
+
+Legend: B images, k latents drawn for each image; a latent has the shape (Z, h, w).
+
+The mean of ln w is the ELBO (Kingma and Welling, arXiv 1312.6114, eq. 2). The logarithm of the mean of k weights is the
+IWAE bound (Burda et al., arXiv 1509.00519, eq. 8); it rises with k to ln P(x).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import DataError
+from stages.common.images.grid import centres
+from stages.image.vae.networks import Autoencoder
+from stages.image.vae.pixels import PixelDistribution
+
+ROWS_AT_ONCE = 1024
+"""Latents that are decoded together, so that memory does not grow with k or the number of images."""
+
+
+def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)) of each latent number, in nats, of the arguments' shape (1312.6114, eq. 10)."""
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+
+
+@torch.no_grad()
+def log_weights(network: Autoencoder, pixels: PixelDistribution, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Return ln w of k latents for each image, float64 (B, k), in nats, on the CPU.
+
+    Args:
+        network: encoder and decoder.
+        pixels: p(x | z).
+        images: uint8 (B, C, H, W).
+        k: latents for each image.
+        generator: of the latents, on the CPU.
+    """
+    rows = max(1, ROWS_AT_ONCE // k)
+    return torch.cat([_log_weights(network, pixels, part, k, generator) for part in images.split(rows)])
+
+
+def iwae_bound(weights: Tensor, k: int) -> Tensor:
+    """Return the IWAE bound of k latents for each image, float64 (B,), in nats, from `log_weights` (B, n).
+
+    The n weights are cut into n / k groups and the groups' bounds averaged: for k = 1 this is the ELBO. On the same weights
+    a bound can only rise when groups are joined (Jensen's inequality).
+
+    Raises:
+        DataError: n is not a multiple of k.
+    """
+    if weights.shape[1] % k:
+        raise DataError(f"k is {k}: {weights.shape[1]} weights cannot be cut into groups of k; draw a multiple of k")
+    groups = weights.double().unflatten(1, (-1, k))
+    return (torch.logsumexp(groups, dim=2) - math.log(k)).mean(dim=1)
+
+
+def _log_weights(network: Autoencoder, pixels: PixelDistribution, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    images = images.to(network.device)
+    posterior = network.encode(centres(images, pixels.levels)).latent_dist
+    noise = torch.randn(len(images), k, *posterior.mean.shape[1:], generator=generator).to(images.device)
+    parts = []
+    for chosen in noise.split(ROWS_AT_ONCE, dim=1):  # one image may have more latents than fit
+        latents = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * chosen
+        outputs = network.decode(latents.flatten(0, 1)).sample.float()
+        repeated = images.repeat_interleave(chosen.shape[1], dim=0)
+        likelihood = _total(pixels.log_prob(outputs, repeated)).view(len(images), -1)
+        # ln p(z) - ln q(z | x); the constants ln 2π of both cancel.
+        prior, encoder = -0.5 * latents.double().square(), -0.5 * (chosen.double().square() + posterior.logvar.unsqueeze(1))
+        parts.append(likelihood + (prior - encoder).flatten(2).sum(2))
+    return torch.cat(parts, dim=1).cpu()
+
+
+def _total(log_probs: Tensor) -> Tensor:
+    """Return the sum over the values of each image, float64."""
+    return log_probs.double().flatten(1).sum(1)

@@ -1,0 +1,28 @@
+"""What defines a variational autoencoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stages.common.images.config import Count, ImageModelConfig
+
+
+class Config(ImageModelConfig):
+    """An encoder squeezes an image into a few noisy numbers, a decoder says how probable each image is given them."""
+
+    architecture: Literal["small", "autoencoder_kl"] = "small"
+    """small: latents without a place, for 8x8 to 32x32. autoencoder_kl: diffusers' AutoencoderKL, latents on a small map."""
+    latent_channels: Count = 16
+    """Numbers in a latent; of autoencoder_kl at each place of its map."""
+    hidden_size: Count = 64
+    """Feature maps at the coarsest level, a multiple of 2^num_levels (of 8·2^num_levels for autoencoder_kl)."""
+    num_levels: Count = 2
+    """How often the sides of an image are halved on the way to the coarsest level."""
+    num_blocks: Count = 1
+    """Residual blocks at each level."""
+    beta: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of the KL divergence in the loss. Only 1 makes the loss a bound on the likelihood; what is reported always is."""
+    num_importance_samples: Count = 128
+    """Latents drawn for each image when bits per dimension are measured, k of the IWAE bound."""

@@ -1,0 +1,103 @@
+"""What the latents of a VAE hold: which of them are used, and how images change on the way from one latent to another.
+
+Legend: B images, a latent has the shape (Z, h, w) and U = Z·h·w units, T steps of a path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.common.statistics import ratio_interval
+from stages.image.vae.bounds import kl_to_prior
+from stages.image.vae.model import VAE
+
+ACTIVE_VARIANCE = 0.01
+"""A unit is active when its posterior mean varies over images by more than this (Burda et al., 1509.00519, section 5.2)."""
+PATH_STEPS = 32
+
+
+@dataclass(frozen=True)
+class Units:
+    """Use of each latent unit over some images.
+
+    Attributes:
+        kl: mean KL to the prior, nats, float64 (U,).
+        variance: of the posterior mean over the images, float64 (U,).
+        order: units from the largest to the smallest KL.
+    """
+
+    kl: Tensor
+    variance: Tensor
+    order: list[int]
+
+    @property
+    def num_active(self) -> int:
+        """Units whose posterior mean depends on the image; the others carry noise only."""
+        return int((self.variance > ACTIVE_VARIANCE).sum())
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """How the decoder's mean moves along arcs between the latents of test images.
+
+    Attributes:
+        path_ratio: length of the path in pixel space over the distance of its ends; 1 is the straight cross-fade.
+        path_interval: 95 % bootstrap interval over pairs.
+        largest_step: largest of the T steps over their mean; 1 is even, T is one jump.
+        step_interval: 95 % bootstrap interval over pairs.
+        num_pairs: pairs of test images.
+    """
+
+    path_ratio: float
+    path_interval: tuple[float, float]
+    largest_step: float
+    step_interval: tuple[float, float]
+    num_pairs: int
+
+
+def unit_use(means: Tensor, logvars: Tensor) -> Units:
+    """Return how much each unit is used, from the posteriors of images, each (B, Z, h, w)."""
+    means, logvars = means.flatten(1).double(), logvars.flatten(1).double()
+    kl = kl_to_prior(means, logvars).mean(dim=0)
+    return Units(kl, means.var(dim=0, correction=0), torch.argsort(kl, descending=True, stable=True).tolist())
+
+
+def slerp(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
+    """Return points on the arcs from `start` to `end`, each (B, Z, h, w), as (B, T, Z, h, w); `shares` (T,) run from 0 to 1.
+
+    A straight line between two latents passes too near to zero, where N(0, 1) in many dimensions has no mass; an arc does
+    not (White, arXiv 1609.04468, section 2.1). Ends in one direction, or opposite, are joined by a line.
+    """
+    a, b = start.flatten(1), end.flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
+    angle = torch.arccos(cosine)[:, None, None]
+    t = shares[None, :, None]
+    sine = torch.sin(angle)
+    arc = (torch.sin((1 - t) * angle) * a[:, None] + torch.sin(t * angle) * b[:, None]) / sine
+    line = (1 - t) * a[:, None] + t * b[:, None]
+    return torch.where(sine.abs() < 1e-4, line, arc).unflatten(2, start.shape[1:])
+
+
+def smoothness(vae: VAE, means: Tensor, *, seed: int) -> Smoothness:
+    """Follow arcs between the posterior means (B, Z, h, w) of disjoint pairs of images, B >= 2."""
+    num_pairs = len(means) // 2
+    arcs = slerp(means[:num_pairs], means[num_pairs : 2 * num_pairs], torch.linspace(0, 1, PATH_STEPS + 1))
+    frames = vae.mean(arcs.flatten(0, 1)).double().view(num_pairs, PATH_STEPS + 1, -1)
+    steps = (frames[:, 1:] - frames[:, :-1]).norm(dim=2).numpy()
+    lengths, distances = steps.sum(axis=1), (frames[:, -1] - frames[:, 0]).norm(dim=1).numpy()
+    largest, average = steps.max(axis=1), steps.mean(axis=1)
+    return Smoothness(
+        _ratio(lengths, distances),
+        ratio_interval(lengths, distances, seed=seed),
+        _ratio(largest, average),
+        ratio_interval(largest, average, seed=seed),
+        num_pairs,
+    )
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> float:
+    return float(top.sum() / bottom.sum())

@@ -1,0 +1,144 @@
+"""Variational autoencoder (Kingma and Welling, arXiv 1312.6114): p(x) = ∫ p(x | z) p(z) dz with z ~ N(0, 1).
+
+Legend: B images, C channels, H height, W width, D = C·H·W values; Z x h x w the latents of one image; K levels.
+
+The integral has no closed form. An encoder q(z | x) guesses which latents could have made an image, and then
+    ln P(x) >= ELBO = E_q[ln p(x | z)] - KL(q(z | x) || p(z)),                                       eq. 3
+which a decoder and an encoder raise together. x is an integer and p(x | z) a distribution over integers, so the bound is in
+bits per dimension of the data. An image is *drawn* from p(x | z); the *mean* of p(x | z), which is often shown instead, is an
+average of images and therefore blurred. The two are kept apart everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.contract import Context
+from pipeline.errors import DataError
+from stages.common.images.family import Family, History, Likelihood, Optimisation, Player, Sampler
+from stages.common.images.grid import Grid, centres
+from stages.common.images.noise import BatchNoise
+from stages.image.vae.bounds import iwae_bound, kl_to_prior, log_weights
+from stages.image.vae.config import Config
+from stages.image.vae.networks import Autoencoder, latent_shape, make_autoencoder
+from stages.image.vae.pixels import PixelDistribution, pixel_distribution
+
+DECODED_AT_ONCE = 512
+
+
+class ElboPlayer(Player):
+    """Minimises -ELBO of encoder and decoder together, in bits per dimension."""
+
+    def __init__(self, network: Autoencoder, pixels: PixelDistribution, beta: float) -> None:
+        super().__init__()
+        self.network = network
+        self._pixels, self._beta = pixels, beta
+
+    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:  # noqa: ARG002
+        """See `Player`; `reconstruction` is -ln p(x | z) and `kl` the divergence; for beta = 1 the loss is their sum."""
+        posterior = self.network.encode(centres(images, self._pixels.levels)).latent_dist
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        # The draw z ~ q(z | x) as a function of noise, so that gradients reach the encoder.  section 2.4
+        latents = mean + torch.exp(0.5 * logvar) * noise.normal(*mean.shape[1:])
+        outputs = self.network.decode(latents).sample.float()
+        # Both terms are sums over an image: a mean in one of them would hide a factor in beta.
+        to_bits = 1 / (images[0].numel() * math.log(2))
+        reconstruction = -self._pixels.log_prob(outputs, images).flatten(1).sum(1).mean() * to_bits
+        kl = kl_to_prior(mean, logvar).flatten(1).sum(1).mean() * to_bits
+        return {"loss": reconstruction + self._beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+
+class VAE(Family):
+    """An encoder and a decoder on one grid.
+
+    Raises:
+        DataError: the grid has fewer than two levels, or sides that the networks cannot halve.
+    """
+
+    name: ClassVar[str] = "vae"
+
+    def __init__(self, grid: Grid, config: Config) -> None:
+        if grid.levels < 2:
+            raise DataError(f"levels is {grid.levels}: images of one level are all alike; take images with at least 2 levels")
+        self.grid, self._config = grid, config
+        self.pixels = pixel_distribution(grid.levels, grid.channels)
+        self.network = make_autoencoder(grid, config, self.pixels.outputs_per_value)
+
+    def players(self) -> dict[str, Player]:
+        return {"vae": ElboPlayer(self.network, self.pixels, self._config.beta)}
+
+    def optimisation(self) -> dict[str, Optimisation]:
+        config = self._config
+        rule = Optimisation(
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            max_gradient_norm=config.max_gradient_norm,
+        )
+        return {"vae": rule}
+
+    def averaged(self) -> dict[str, nn.Module]:
+        return {"autoencoder": self.network}
+
+    def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Draw z from the prior, then x from p(x | z)."""
+        latents = self.prior(num_images, generator)
+        return self.draw(latents, generator)
+
+    def sample_sets(self) -> dict[str, Sampler]:
+        """`mean`: the means of p(x | z) at the same latents."""
+        return {"mean": lambda num_images, generator: self.mean(self.prior(num_images, generator)).round().to(torch.uint8)}
+
+    def prior(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Return latents from N(0, 1), float32 (B, Z, h, w)."""
+        return torch.randn(num_images, *latent_shape(self.network, self.grid), generator=generator)
+
+    def draw(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one draw from p(x | z) for each latent, uint8 (B, C, H, W)."""
+        uniform = torch.rand(len(latents), *self.grid.shape, generator=generator)
+        parts = zip(latents.split(DECODED_AT_ONCE), uniform.split(DECODED_AT_ONCE), strict=True)
+        return torch.cat([self.pixels.sample(self._decode(part), noise) for part, noise in parts])
+
+    def mean(self, latents: Tensor) -> Tensor:
+        """Return the mean of p(x | z) for each latent in levels, float32 (B, C, H, W)."""
+        return torch.cat([self.pixels.mean(self._decode(part)) for part in latents.split(DECODED_AT_ONCE)])
+
+    @torch.no_grad()
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z | x), each float32 (B, Z, h, w), of images uint8 (B, C, H, W)."""
+        found = []
+        for part in images.split(DECODED_AT_ONCE):
+            inputs = centres(part, self.grid.levels).to(self.network.device)
+            latent = self.network.encode(inputs).latent_dist
+            found.append((latent.mean.cpu(), latent.logvar.cpu()))
+        means, logvars = zip(*found, strict=True)
+        return torch.cat(means), torch.cat(logvars)
+
+    def log_weights(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the logarithms of the importance weights of `num_importance_samples` latents, float64 (B, k), in nats."""
+        return log_weights(self.network, self.pixels, images, self._config.num_importance_samples, generator)
+
+    def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood:
+        k = self._config.num_importance_samples
+        bound = iwae_bound(self.log_weights(images, generator), k)
+        return Likelihood(bits=-bound / (self.grid.num_dims * math.log(2)), kind="lower bound", detail=f"IWAE, k = {k}")
+
+    @property
+    def num_function_evaluations(self) -> int:
+        return 1
+
+    def save(self, directory: Path) -> None:
+        self.network.save_pretrained(directory)
+
+    def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
+        from stages.image.vae.report import write
+
+        write(context, self, images, generator, history)
+
+    @torch.no_grad()
+    def _decode(self, latents: Tensor) -> Tensor:
+        return self.network.decode(latents.to(self.network.device)).sample.float().cpu()

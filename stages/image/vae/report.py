@@ -1,0 +1,201 @@
+"""What the VAE stage shows: the two terms of the bound, the bound by k, draws beside means, and the space of latents.
+
+Legend: B images, C channels, H height, W width; a latent has the shape (Z, h, w).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pipeline.contract import Context
+from stages.common.images.family import History
+from stages.common.images.family_report import curves
+from stages.common.images.pictures import named_rows, sheet
+from stages.common.plots import bar_chart
+from stages.common.statistics import ratio_interval
+from stages.image.vae.bounds import iwae_bound
+from stages.image.vae.latent_space import ACTIVE_VARIANCE, PATH_STEPS, Units, slerp, smoothness, unit_use
+from stages.image.vae.model import VAE
+
+SHOWN = 10
+"""Images in a row, and steps between two images."""
+MOST_UNITS = 8
+"""Rows of the traversal: the units with the largest KL."""
+MOST_BARS = 32
+BOUND_IMAGES = 128
+"""Test images of the table of bounds."""
+TRAVERSAL_REACH = 3.0
+"""A unit is moved between plus and minus this many standard deviations of the prior."""
+
+
+def write(context: Context, vae: VAE, images: Tensor, generator: torch.Generator, history: History) -> None:
+    """Describe the section and add tables, metrics and pictures; `images` are the test images, uint8 (B, C, H, W)."""
+    context.section.describe(
+        title="Variational autoencoder",
+        idea="An encoder squeezes an image into a few numbers with noise on them, and a decoder says how probable every image "
+        "is given those numbers; both are trained so that images stay probable while the numbers look like a standard normal "
+        "draw. So a new image is drawn by drawing the numbers first, and similar numbers give similar images.",
+        formula="log P(x) ≥ E[log p(x | z)] − KL(q(z | x) ‖ N(0, 1)),  z ~ q(z | x)",
+    )
+    curves(
+        context,
+        history,
+        {"vae.reconstruction": "reconstruction", "vae.kl": "KL", "vae.loss": "loss"},
+        ylabel="bit/dim",
+        name="elbo",
+        caption="The two terms of the bound while training: what the decoder still has to say about the pixels, and what the "
+        "latents say about the image. For beta = 1 the loss is their sum.",
+    )
+    means, logvars = vae.posterior(images)
+    _bounds(context, vae, images[:BOUND_IMAGES], generator)
+    _draws_and_means(context, vae, images[:SHOWN], means[:SHOWN], generator)
+    units = unit_use(means, logvars)
+    _units(context, vae, units, num_images=len(images))
+    _traversal(context, vae, units, means[:1])
+    if len(images) > 1:
+        _interpolation(context, vae, images, means)
+        _smoothness(context, vae, means)
+    if len(images) > 3:
+        _morph(context, vae, means[:4])
+
+
+def _bounds(context: Context, vae: VAE, images: Tensor, generator: torch.Generator) -> None:
+    weights = vae.log_weights(images, generator)
+    to_bits = -1 / (vae.grid.num_dims * math.log(2))
+    rows: list[list[str | int | float | bool | None]] = []
+    for k in sorted({k for k in (1, 16, weights.shape[1]) if weights.shape[1] % k == 0}):
+        bits = (iwae_bound(weights, k) * to_bits).numpy()
+        low, high = ratio_interval(bits, [1.0] * len(bits), seed=k)
+        rows.append([k, float(bits.mean()), f"[{low:.3f}, {high:.3f}]", len(bits)])
+        if k == 1:
+            context.metric(
+                "elbo_bits_per_dim",
+                float(bits.mean()),
+                unit="bit/dim",
+                higher_is_better=False,
+                n=len(bits),
+                split="test",
+                items="images",
+                interval=[low, high],
+                kind="lower bound",
+            )
+    context.section.table(
+        "The bound by number of latents",
+        ["latents for each image, k", "bit/dim (test)", "95 % interval", "images"],
+        rows,
+        caption="k = 1 is the ELBO, what training minimises; with more latents the bound comes closer to the model's true "
+        "bits per dimension, from above. The step from 1 to the last row is what the encoder's simple shape costs.",
+    )
+
+
+def _draws_and_means(context: Context, vae: VAE, images: Tensor, means: Tensor, generator: torch.Generator) -> None:
+    latents = vae.prior(SHOWN, generator)
+    rows = {
+        "test": images,
+        "its mean": _on_grid(vae.mean(means)),
+        "its draw": vae.draw(means, generator),
+        "new, mean": _on_grid(vae.mean(latents)),
+        "new, draw": vae.draw(latents, generator),
+    }
+    path = named_rows(rows, vae.grid.levels, context.figures / "draws_and_means.png")
+    context.section.figure(
+        path,
+        "Test images, sent through encoder and decoder, and new images from latents of the prior. The mean of p(x | z) is an "
+        "average of images and looks smooth; only a draw from p(x | z) is a sample of the model.",
+    )
+
+
+def _units(context: Context, vae: VAE, units: Units, *, num_images: int) -> None:
+    total = len(units.order)
+    context.metric(
+        "active_units", units.num_active, unit="unit", higher_is_better=None, n=num_images, split="test", items="images"
+    )
+    bits = float(units.kl.sum()) / math.log(2)
+    context.metric("kl_bits_per_image", bits, unit="bit/image", higher_is_better=None, n=num_images, split="test", items="images")
+    shown = units.order[:MOST_BARS]
+    path = bar_chart(
+        context.figures / "kl_by_unit.svg",
+        [f"unit {unit}" for unit in shown],
+        [float(units.kl[unit]) / math.log(2) for unit in shown],
+        ylabel="KL to the prior (bit/image)",
+    )
+    context.section.figure(
+        path,
+        f"What each latent number says about an image, in bits; {units.num_active} of {total} are active (their mean varies "
+        f"over {num_images} test images by more than {ACTIVE_VARIANCE}). A unit at zero was given up: posterior collapse. "
+        f"In all {bits:.1f} bits of {vae.grid.num_dims * math.log2(vae.grid.levels):.0f} that the pixels could hold.",
+    )
+
+
+def _traversal(context: Context, vae: VAE, units: Units, mean: Tensor) -> None:
+    chosen = units.order[:MOST_UNITS]
+    steps = torch.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, SHOWN + 1)
+    rows = {}
+    for unit in chosen:
+        latents = mean.flatten(1).repeat(len(steps), 1)
+        latents[:, unit] = steps
+        rows[f"unit {unit}"] = _on_grid(vae.mean(latents.unflatten(1, mean.shape[1:])))
+    path = named_rows(
+        rows, vae.grid.levels, context.figures / "traversal.png", headings=[f"{step:+.1f}" for step in steps.tolist()]
+    )
+    context.section.figure(
+        path,
+        "One number of a test image's latent moved over the range of the prior, the others held (means of p(x | z)); the "
+        "units with the largest KL from top to bottom.",
+    )
+
+
+def _interpolation(context: Context, vae: VAE, images: Tensor, means: Tensor) -> None:
+    pairs = min(6, len(images) // 2)
+    starts, ends = slice(0, pairs), slice(pairs, 2 * pairs)
+    arcs = slerp(means[starts], means[ends], torch.linspace(0, 1, SHOWN))
+    frames = _on_grid(vae.mean(arcs.flatten(0, 1))).view(pairs, SHOWN, *vae.grid.shape)
+    rows = torch.cat([images[starts].unsqueeze(1), frames, images[ends].unsqueeze(1)], dim=1)
+    path = sheet(rows.flatten(0, 1), vae.grid.levels, SHOWN + 2, context.figures / "interpolation.png")
+    context.section.figure(
+        path,
+        "From one test image to another along an arc between their latents (means of p(x | z)); the first and the last "
+        "column are the test images themselves.",
+    )
+
+
+def _morph(context: Context, vae: VAE, corners: Tensor) -> None:
+    shares = torch.linspace(0, 1, SHOWN)
+    sides = slerp(corners[:2], corners[2:], shares)  # left and right side, from top to bottom
+    grid = slerp(sides[0], sides[1], shares)
+    path = sheet(_on_grid(vae.mean(grid.flatten(0, 1))), vae.grid.levels, SHOWN, context.figures / "morph.png")
+    context.section.figure(
+        path,
+        "A map of latents: four test images stand near the corners, and every image between is the decoder's mean at a latent "
+        "between theirs.",
+    )
+
+
+def _smoothness(context: Context, vae: VAE, means: Tensor) -> None:
+    found = smoothness(vae, means, seed=0)
+    named = {
+        "path_length_ratio": (found.path_ratio, found.path_interval),
+        "largest_step_ratio": (found.largest_step, found.step_interval),
+    }
+    for name, (value, interval) in named.items():
+        context.metric(
+            name, value, unit="1", higher_is_better=False, n=found.num_pairs, split="test", items="pairs", interval=list(interval)
+        )
+    context.section.table(
+        "How smooth the latent space is",
+        ["statistic", "value", "95 % interval", "pairs"],
+        [
+            [name.replace("_", " "), value, f"[{low:.3f}, {high:.3f}]", found.num_pairs]
+            for name, (value, (low, high)) in named.items()
+        ],
+        caption=f"{PATH_STEPS} steps along the arc between the latents of two test images, measured between decoder means in "
+        f"pixel space. Path length over the distance of its ends: 1 is a plain cross-fade. Largest step over the mean step: 1 "
+        f"is even, {PATH_STEPS} would be one jump. Both near 1 mean smooth.",
+    )
+
+
+def _on_grid(means: Tensor) -> Tensor:
+    return means.round().to(torch.uint8)

@@ -1,0 +1,355 @@
+"""The VAE: probabilities that sum to one, bounds in their order, draws that follow the probabilities, and its artifact."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributions import Normal, kl_divergence
+
+from pipeline.errors import DataError
+from stages.common.images.grid import Grid, centres
+from stages.common.images.noise import seeded_generator, whole_batch
+from stages.image.vae.bounds import iwae_bound, kl_to_prior, log_weights
+from stages.image.vae.config import Config
+from stages.image.vae.latent_space import slerp, smoothness, unit_use
+from stages.image.vae.model import VAE
+from stages.image.vae.networks import SmallAutoencoder
+from stages.image.vae.pixels import Categorical, DiscretisedLogistic
+from tests.harness import run_stage
+from tests.image.digits import toy_artifact
+
+SMALL = {"hidden_size": 4, "num_levels": 1, "latent_channels": 2, "num_importance_samples": 16}
+KL = {"architecture": "autoencoder_kl", "hidden_size": 16, "num_levels": 1, "latent_channels": 2, "num_importance_samples": 4}
+
+
+def grid_of(levels=3, channels=1, height=2, width=2):
+    empty = dict.fromkeys(("train", "validation", "test"), 0)
+    return Grid(
+        name="toy",
+        license="cc0-1.0",
+        levels=levels,
+        channels=channels,
+        height=height,
+        width=width,
+        classes=(),
+        sizes=empty,
+        sha256={},
+    )
+
+
+def vae_of(grid, scale=0.5, **values):
+    """A VAE whose every weight is drawn anew, so that decoder and encoder say something."""
+    vae = VAE(grid, Config.parse(SMALL | values, where="test"))
+    generator = seeded_generator(3)
+    with torch.no_grad():
+        for parameter in vae.network.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return vae
+
+
+def all_images(grid):
+    return torch.tensor(list(itertools.product(range(grid.levels), repeat=grid.num_dims)), dtype=torch.uint8).view(
+        -1, *grid.shape
+    )
+
+
+def random_images(grid, num=6):
+    return torch.randint(grid.levels, (num, *grid.shape), generator=seeded_generator(4)).to(torch.uint8)
+
+
+def exact_log_prob(vae, images):
+    """ln P(x) by summing p(x | z)·p(z) over a fine mesh of a one-dimensional latent."""
+    mesh = torch.linspace(-9, 9, 3001, dtype=torch.float64)
+    outputs = vae.network.decode(mesh.float().view(-1, 1, 1, 1)).sample
+    prior = Normal(0.0, 1.0).log_prob(mesh) + math.log(float(mesh[1] - mesh[0]))
+    found = [vae.pixels.log_prob(outputs, image.expand(len(mesh), *image.shape)).double().flatten(1).sum(1) for image in images]
+    return torch.logsumexp(torch.stack(found) + prior, dim=1)
+
+
+def test_the_probabilities_of_all_images_of_two_pixels_sum_to_one():
+    grid = grid_of(levels=4, height=1, width=2)
+    images = all_images(grid)
+    outputs = 3 * torch.randn(1, 4, 1, 2, generator=seeded_generator(1))
+    log_probs = Categorical(4, 1).log_prob(outputs.expand(len(images), -1, -1, -1), images)
+    assert len(images) == 16
+    assert log_probs.flatten(1).sum(1).exp().sum().item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("levels", [2, 40, 256])
+@pytest.mark.parametrize("log_scale", [-9.0, -5.0, -1.0, 3.0])
+@pytest.mark.parametrize("centre", [-3.0, -0.999, 0.0, 0.3, 5.0])
+def test_a_discretised_logistic_sums_to_one_over_its_levels(levels, log_scale, centre):
+    outputs = torch.tensor([centre, log_scale], dtype=torch.float64).view(1, 2, 1, 1).expand(levels, -1, -1, -1)
+    images = torch.arange(levels, dtype=torch.uint8).view(-1, 1, 1, 1)
+    log_probs = DiscretisedLogistic(levels, 1).log_prob(outputs, images)
+    assert torch.isfinite(log_probs).all()
+    assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_discretised_logistic_of_one_channel_does_not_read_the_numbers_of_another():
+    pixels = DiscretisedLogistic(256, 2)
+    outputs = torch.randn(1, 4, 1, 1, generator=seeded_generator(1))
+    image = torch.tensor([10, 200], dtype=torch.uint8).view(1, 2, 1, 1)
+    changed = outputs.clone()
+    changed[:, :2] += 0.5  # centre and scale of channel 0
+    before, after = pixels.log_prob(outputs, image), pixels.log_prob(changed, image)
+    assert before[0, 1] == after[0, 1]
+    assert before[0, 0] != after[0, 0]
+
+
+@pytest.mark.parametrize(("pixels", "numbers"), [(Categorical(5, 1), 5), (DiscretisedLogistic(256, 1), 2)])
+def test_draws_follow_the_probabilities(pixels, numbers):
+    num = 40_000
+    outputs = 0.7 * torch.randn(1, numbers, 1, 1, generator=seeded_generator(2)).double()
+    uniform = ((torch.arange(num) + 0.5) / num).view(num, 1, 1, 1).double()  # every part of [0, 1) once: no chance involved
+    drawn = pixels.sample(outputs.expand(num, -1, -1, -1), uniform)
+    levels = torch.arange(pixels.levels, dtype=torch.uint8).view(-1, 1, 1, 1)
+    expected = pixels.log_prob(outputs.expand(pixels.levels, -1, -1, -1), levels).exp().flatten()
+    found = torch.bincount(drawn.flatten().long(), minlength=pixels.levels) / num
+    assert torch.allclose(found.double(), expected, atol=2.5 / num)
+
+
+def test_the_mean_of_a_categorical_is_its_expected_level_not_its_likeliest():
+    outputs = torch.tensor([0.5, 1e-9, 0.0, 0.0, 0.5]).clamp_min(1e-9).log().view(1, 5, 1, 1)
+    assert Categorical(5, 1).mean(outputs).item() == pytest.approx(2, abs=1e-6)
+
+
+def test_kl_is_that_of_torch_distributions():
+    mean, logvar = torch.randn(2, 7, 3, generator=seeded_generator(1)).double()
+    expected = kl_divergence(Normal(mean, (logvar / 2).exp()), Normal(torch.zeros_like(mean), torch.ones_like(mean)))
+    assert torch.allclose(kl_to_prior(mean, logvar), expected)
+
+
+def test_the_model_is_a_distribution_over_all_images():
+    grid = grid_of()
+    vae = vae_of(grid, latent_channels=1)
+    assert exact_log_prob(vae, all_images(grid)).exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_elbo_is_below_iwae_which_is_below_the_exact_log_probability():
+    grid = grid_of()
+    vae = vae_of(grid, latent_channels=1)
+    with torch.no_grad():
+        for parameter in vae.network.encoder.parameters():
+            parameter.mul_(0.5)  # an encoder that is wrong, but not so wrong that 16,384 draws miss the posterior
+    images = random_images(grid)
+    weights = log_weights(vae.network, vae.pixels, images, 16_384, seeded_generator(1))
+    exact = exact_log_prob(vae, images)
+    bounds = [iwae_bound(weights, k) for k in (1, 16, 128, 16_384)]
+    for looser, tighter in itertools.pairwise(bounds):
+        assert (looser <= tighter + 1e-9).all()
+    assert (bounds[0] < exact - 0.01).all()  # this encoder is a poor guess, so that the order means something
+    assert torch.allclose(bounds[-1], exact, atol=0.06)
+    assert bounds[-1].mean().item() <= exact.mean().item() + 0.01  # by chance alone can it be above
+
+
+def test_weights_of_the_exact_posterior_are_all_the_same_number():
+    # A decoder that ignores its latent has the prior as posterior; an encoder that says so makes every weight P(x).
+    vae = vae_of(grid_of())
+    with torch.no_grad():
+        for parameter in [*vae.network.decoder.unflatten.parameters(), *vae.network.encoder.parameters()]:
+            parameter.zero_()
+    weights = log_weights(vae.network, vae.pixels, random_images(vae.grid), 8, seeded_generator(1))
+    assert torch.allclose(weights, weights[:, :1].expand(-1, 8), atol=1e-5)
+
+
+def test_groups_that_do_not_divide_the_weights_are_refused():
+    with pytest.raises(DataError, match="k is 3: 8 weights"):
+        iwae_bound(torch.zeros(2, 8), 3)
+
+
+def test_the_loss_is_minus_the_elbo_in_bits_per_dimension():
+    grid = grid_of(levels=5, channels=3)
+    vae, images = vae_of(grid), random_images(grid)
+    (player,) = vae.players().values()
+    losses = player(images, torch.zeros(len(images)), whole_batch(len(images), 7))
+    posterior = vae.network.encode(centres(images, 5)).latent_dist
+    q = Normal(posterior.mean, posterior.std)
+    latents = q.mean + q.stddev * whole_batch(len(images), 7).normal(2, 1, 1)
+    logits = vae.network.decode(latents).sample.unflatten(1, (3, 5))
+    log_likelihood = logits.log_softmax(2).gather(2, images.long().unsqueeze(2)).sum()
+    kl = kl_divergence(q, Normal(0.0, 1.0)).sum()
+    num_values = len(images) * grid.num_dims
+    assert losses["loss"].item() == pytest.approx((kl - log_likelihood).item() / num_values / math.log(2), rel=1e-5)
+    assert losses["kl"].item() == pytest.approx(kl.item() / num_values / math.log(2), rel=1e-5)
+    assert (losses["reconstruction"] + losses["kl"]).item() == pytest.approx(losses["loss"].item(), rel=1e-6)
+
+
+def test_beta_weighs_the_divergence_in_the_loss_and_changes_no_reported_term():
+    grid = grid_of()
+    plain, weighted = (vae_of(grid, beta=beta).players()["vae"] for beta in (1.0, 3.0))
+    images = random_images(grid)
+    a, b = (player(images, torch.zeros(6), whole_batch(6, 7)) for player in (plain, weighted))
+    assert (b["loss"] - a["loss"]).item() == pytest.approx(2 * a["kl"].item(), rel=1e-5)
+    assert a["kl"] == b["kl"]
+    assert a["reconstruction"] == b["reconstruction"]
+
+
+@pytest.mark.parametrize(("values", "levels"), [(SMALL, 3), (SMALL, 256), (KL, 4)])
+def test_gradient_reaches_every_parameter(values, levels):
+    grid = grid_of(levels=levels, height=8, width=8)
+    vae = vae_of(grid, scale=0.1, **values)
+    (player,) = vae.players().values()
+    player(random_images(grid), torch.zeros(6), whole_batch(6, 7))["loss"].backward()
+    for name, parameter in player.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        # A bias before a normalisation, or of a key, cannot change the output; its gradient is rounding.
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("levels", [4, 256])
+def test_samples_are_on_the_grid_and_a_pure_function_of_the_generator(levels):
+    vae = vae_of(grid_of(levels=levels))
+    mean = vae.sample_sets()["mean"]
+    for sampler in (vae.sample, mean):
+        images = sampler(20, seeded_generator(1))
+        assert images.dtype == torch.uint8
+        assert images.shape == (20, 1, 2, 2)
+        assert int(images.max()) < levels
+        assert torch.equal(images, sampler(20, seeded_generator(1)))
+        assert not torch.equal(images, sampler(20, seeded_generator(2)))
+    assert not torch.equal(vae.sample(20, seeded_generator(1)), mean(20, seeded_generator(1)))
+
+
+def test_draws_average_to_the_mean_of_the_same_latent():
+    vae = vae_of(grid_of(levels=8))
+    latent = vae.prior(1, seeded_generator(1)).expand(20_000, -1, -1, -1)
+    drawn = vae.draw(latent, seeded_generator(2)).float().mean(dim=0)
+    assert torch.allclose(drawn, vae.mean(latent[:1])[0], atol=0.1)
+
+
+def test_likelihood_is_a_bound_in_bits_per_dimension_and_does_not_depend_on_the_size_of_chunks(monkeypatch):
+    vae = vae_of(grid_of())
+    images = random_images(vae.grid)
+    found = vae.likelihood(images, seeded_generator(1))
+    assert (found.kind, found.detail) == ("lower bound", "IWAE, k = 16")
+    assert found.bits.dtype == torch.float64
+    weights = vae.log_weights(images, seeded_generator(1))
+    expected = -(weights.exp().mean(dim=1).log() / math.log(2)) / 4
+    assert torch.allclose(found.bits, expected)
+    monkeypatch.setattr("stages.image.vae.bounds.ROWS_AT_ONCE", 5)
+    assert torch.allclose(vae.likelihood(images, seeded_generator(1)).bits, found.bits, atol=1e-6)
+
+
+def test_a_saved_model_gives_the_same_likelihood(tmp_path):
+    vae = vae_of(grid_of())
+    vae.save(tmp_path / "model")
+    other = VAE(vae.grid, Config.parse(SMALL, where="test"))
+    images = random_images(vae.grid)
+    before = other.likelihood(images, seeded_generator(1)).bits
+    other.network = SmallAutoencoder.from_pretrained(tmp_path / "model")
+    after = other.likelihood(images, seeded_generator(1)).bits
+    assert torch.allclose(after, vae.likelihood(images, seeded_generator(1)).bits, atol=1e-6)
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_the_larger_architecture_loads_with_plain_diffusers_in_a_clean_process(tmp_path):
+    vae = vae_of(grid_of(levels=256, channels=3, height=16, width=16), scale=0.1, **KL)
+    vae.save(tmp_path / "model")
+    latents = vae.prior(2, seeded_generator(1))
+    program = (
+        "import sys, torch; from diffusers import AutoencoderKL\n"
+        "model = AutoencoderKL.from_pretrained(sys.argv[1])\n"
+        "assert not any(name.startswith(('stages', 'pipeline')) for name in sys.modules)\n"
+        f"latents = torch.tensor({latents.flatten().tolist()}).view(2, 2, 8, 8)\n"
+        "with torch.no_grad(): print(float(model.decode(latents).sample.double().sum()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "model")], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = float(vae.network.decode(latents).sample.double().sum())
+    assert float(done.stdout) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "named"),
+    [
+        ({"levels": 1}, {}, "levels is 1"),
+        ({"height": 3}, {}, "height 3 is not a multiple of 2"),
+        ({"height": 7, "width": 8}, KL, "height 7 is not a multiple of 2"),
+        ({"height": 8, "width": 8}, KL | {"hidden_size": 20}, "hidden_size 20 is not a multiple of 16"),
+    ],
+)
+def test_images_that_cannot_be_modelled_are_refused_by_name(shape, values, named):
+    with pytest.raises(DataError, match=named):
+        VAE(grid_of(**shape), Config.parse(SMALL | values, where="test"))
+
+
+def test_an_arc_keeps_its_ends_and_the_length_of_latents():
+    a, b = torch.nn.functional.normalize(torch.randn(2, 3, 8, 1, 1, generator=seeded_generator(1)), dim=2)
+    arcs = slerp(a, b, torch.linspace(0, 1, 5))
+    assert arcs.shape == (3, 5, 8, 1, 1)
+    assert torch.allclose(arcs[:, 0], a, atol=1e-6)
+    assert torch.allclose(arcs[:, -1], b, atol=1e-6)
+    assert torch.allclose(arcs.flatten(2).norm(dim=2), torch.ones(3, 5), atol=1e-5)
+
+
+def test_an_arc_between_latents_in_one_direction_is_the_line():
+    a = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
+    arcs = slerp(a, 3 * a, torch.tensor([0.0, 0.5, 1.0]))
+    assert torch.allclose(arcs.flatten(2)[0], torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]), atol=1e-5)
+
+
+def test_a_path_is_at_least_as_long_as_the_distance_of_its_ends():
+    vae = vae_of(grid_of(levels=8), scale=1.0)
+    found = smoothness(vae, torch.randn(20, 2, 1, 1, generator=seeded_generator(1)), seed=0)
+    assert found.num_pairs == 10
+    assert found.path_ratio >= 1
+    assert found.path_interval[0] <= found.path_ratio <= found.path_interval[1]
+    assert found.largest_step >= 1
+
+
+def test_a_unit_is_active_only_when_its_mean_depends_on_the_image():
+    means = torch.tensor([[1.0, 0.5, 0.0], [-1.0, 0.5, 0.1]])[:, :, None, None]
+    units = unit_use(means, torch.tensor([-2.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(2, -1, -1, -1))
+    assert units.num_active == 1
+    assert units.order == [0, 1, 2]
+    assert units.kl[1].item() == pytest.approx(0.125)  # a constant shift of the mean costs KL and says nothing
+
+
+def test_the_stage_leaves_samples_bounds_pictures_and_a_model(tmp_path):
+    images = toy_artifact(tmp_path / "images")
+    values = SMALL | {"budget_tflop": 1e-4, "batch_size": 16, "num_samples": 6, "num_likelihood_images": 4, "hidden_size": 8}
+    artifact = run_stage("stages.image.vae", tmp_path / "vae", values, {"images": images})
+    samples = load_file(artifact.path / "samples.safetensors")
+    assert {"1/8", "1/4", "1/2", "1", "raw", "mean"} == set(samples)
+    family = json.loads((artifact.path / "family.json").read_text())
+    assert family["family"] == "vae"
+    assert family["likelihood"] == {"kind": "lower bound", "detail": "IWAE, k = 16"}
+    names = {row["name"]: row for row in json.loads((artifact.path / "metrics.json").read_text())}
+    assert {"bits_per_dim", "elbo_bits_per_dim", "active_units", "path_length_ratio"} <= set(names)
+    for figure in ("draws_and_means.png", "traversal.png", "interpolation.png", "morph.png", "elbo.svg", "kl_by_unit.svg"):
+        assert (artifact.path / "figures" / figure).stat().st_size > 0
+    SmallAutoencoder.from_pretrained(artifact.path / "model")
+
+
+@pytest.mark.slow
+def test_training_comes_far_below_independent_pixels_on_bars(tmp_path):
+    images = toy_artifact(tmp_path / "images", num=512)
+    values = {
+        "budget_tflop": 0.08,
+        "batch_size": 64,
+        "hidden_size": 32,
+        "latent_channels": 8,
+        "num_levels": 1,
+        "learning_rate": 3e-3,
+        "num_samples": 8,
+        "num_likelihood_images": 64,
+    }
+    vae = run_stage("stages.image.vae", tmp_path / "vae", values, {"images": images})
+    bits = {
+        row["split"]: row["value"] for row in json.loads((vae.path / "metrics.json").read_text()) if row["name"] == "bits_per_dim"
+    }
+    # Twelve of 16 values are noise of one bit and 4 are certain, given one of 8 places: (12 + 3) / 16 = 0.9375 bits/dim.
+    assert 0.93 < bits["test"] < 1.1
