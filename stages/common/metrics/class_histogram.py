@@ -30,10 +30,15 @@ class ClassHistogram(evaluate.Metric):
 
     def compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compare two whole lists, which need not be of one length."""
-        labels = {"predictions": np.asarray(predictions), "references": np.asarray(references)}
-        for name, found in labels.items():
-            if found.ndim != 1 or not len(found) or found.dtype.kind not in "iu" or found.min() < 0:
-                raise ValueError(f"{name}: a list of labels 0, 1, ... is needed, got {found.dtype} of shape {found.shape}")
-        num_classes = int(max(found.max() for found in labels.values())) + 1
-        p, q = (np.bincount(found, minlength=num_classes) / len(found) for found in labels.values())
-        return {"total_variation": float(np.abs(p - q).sum() / 2), "missing_classes": int(np.sum((p == 0) & (q > 0)))}
+        return compare_labels(predictions, references)
+
+
+def compare_labels(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Return both figures of int [n] and int [m]."""
+    labels = {"predictions": np.asarray(predictions), "references": np.asarray(references)}
+    for name, found in labels.items():
+        if found.ndim != 1 or not len(found) or found.dtype.kind not in "iu" or found.min() < 0:
+            raise ValueError(f"{name}: a list of labels 0, 1, ... is needed, got {found.dtype} of shape {found.shape}")
+    num_classes = int(max(found.max() for found in labels.values())) + 1
+    p, q = (np.bincount(found, minlength=num_classes) / len(found) for found in labels.values())
+    return {"total_variation": float(np.abs(p - q).sum() / 2), "missing_classes": int(np.sum((p == 0) & (q > 0)))}

@@ -54,7 +54,8 @@ def squared_mmd(predictions: np.ndarray, references: np.ndarray) -> float:
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    base = x @ y.T / x.shape[1] + 1
+    return base * base * base  # many times faster than a power of floats
 
 
 def _mean_of_pairs(x: np.ndarray) -> float:
