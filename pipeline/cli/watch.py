@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.artifact import Record
 from pipeline.cli.run import paint
-from pipeline.cli.session import NOTE, read_note
+from pipeline.cli.session import NOTE, read_note, read_note_of
 from pipeline.errors import Damaged, InputError, nearest
 from pipeline.events import latest
 from pipeline.process import ProcessId, is_alive
@@ -22,10 +22,12 @@ from pipeline.store import Place, Store, lock_owner
 def status(arguments: argparse.Namespace) -> int:
     """Show each stage of one recipe, or of all that were run in this store."""
     store = Store(arguments.store)
-    recipes = (
-        [arguments.recipe] if arguments.recipe else [Path(note.parent.name) for note in sorted(store.runs.glob(f"*/{NOTE}"))]
-    )
-    found = {name: _rows(store, note) for name, note in (read_note(store, recipe) for recipe in recipes)}
+    if arguments.recipe:
+        notes = dict([read_note(store, arguments.recipe)])
+    else:
+        names = sorted(note.parent.name for note in store.runs.glob(f"*/{NOTE}"))
+        notes = {name: read_note_of(store, name) for name in names}
+    found = {name: _rows(store, note) for name, note in notes.items()}
     if arguments.json:
         print(json.dumps(found, indent=1))
         return 0
