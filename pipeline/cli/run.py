@@ -133,4 +133,5 @@ def _tell_failure(session: Session, name: str, outcome: Outcome) -> None:
     print(f"\n{paint('failed', 'failed')}  {name}: {outcome.message}", file=sys.stderr)
     for line in tail(log, 15):
         print(f"  | {line}", file=sys.stderr)
-    print(f"  whole log:  groundup logs {session.recipe.path} {name}\n", file=sys.stderr)
+    whole = [*_program(), "logs", str(session.recipe.path), name, "--store", str(session.store.root)]
+    print(f"  whole log:  {shlex.join(whole)}\n", file=sys.stderr)

@@ -185,3 +185,4 @@ def test_a_command_that_goes_on_can_be_typed(project: Project) -> None:
     project.recipe("name: r\nstages:\n  a: {stage: toy.fail, text: a}\n")
     told = project.groundup("run", "recipe.yaml", code=1, PATH="")
     assert f"go on with:  {sys.executable} -m pipeline run recipe.yaml" in told
+    assert f"whole log:  {sys.executable} -m pipeline logs recipe.yaml a --store ." in told
