@@ -13,7 +13,7 @@ from pipeline.artifact import Record
 from pipeline.cli.run import paint
 from pipeline.cli.session import NOTE, read_note, read_note_of
 from pipeline.errors import Damaged, InputError, nearest
-from pipeline.events import latest
+from pipeline.events import recent
 from pipeline.process import ProcessId, is_alive
 from pipeline.progress import duration, how_far
 from pipeline.store import Place, Store, lock_owner
@@ -60,7 +60,7 @@ def _rows(store: Store, note: dict[str, Any]) -> list[dict[str, str]]:
 
 def _state(place: Place, driver_alive: bool) -> tuple[str, float, str]:
     if owner := lock_owner(place.lock):
-        events = latest(place.partial / "events.jsonl")
+        events = recent(place.partial / "events.jsonl")
         orphan = "" if is_alive(owner.get("driver", ProcessId(0, 0))) else "  (its driver is gone; it goes on)"
         return "running", time.time() - place.lock.stat().st_mtime, how_far(events) + orphan
     try:
@@ -72,7 +72,7 @@ def _state(place: Place, driver_alive: bool) -> tuple[str, float, str]:
     if failure := failure_of(place.partial):
         return "failed", 0.0, failure
     if place.partial.is_dir():
-        return "stopped", 0.0, how_far(latest(place.partial / "events.jsonl")) or "before its first step"
+        return "stopped", 0.0, how_far(recent(place.partial / "events.jsonl")) or "before its first step"
     return ("waiting" if driver_alive else "not run"), 0.0, ""
 
 
