@@ -2,7 +2,7 @@
 # make test         set up .venv, run lint, types and the fast tests
 #
 # PIP_ARGS    more arguments for pip, such as the index of another build of torch
-# OVERRIDES   values for the quickstart, such as stages.pretrain.budget_minutes=1
+# OVERRIDES   values for the quickstart, such as stages.pretrain.num_steps=100
 
 PYTHON ?= python3
 PIP_ARGS ?=

@@ -77,6 +77,8 @@ def _environment() -> Path:
         packages = [f"torch=={torch_version}", "litgpt", "litdata", "requests"]
         command = [str(python), "-m", "pip", "install", "--quiet", *shlex.split(os.environ.get("PIP_ARGS", "")), *packages]
         subprocess.run(command, check=True)
+        # litdata brings a torchvision that need not fit a CPU build of torch; then torchmetrics fails to import it
+        subprocess.run([str(python), "-m", "pip", "uninstall", "--yes", "--quiet", "torchvision"], check=True)
         (VENV / "complete").touch()
     return python
 

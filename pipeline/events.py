@@ -59,14 +59,14 @@ def read_events(path: Path) -> list[Event]:
     return [event for _, event in _parsed(path)] if path.exists() else []
 
 
-def latest(path: Path, tail_bytes: int = 16_384) -> dict[str, Event]:
-    """Return the newest event of each name found in the last `tail_bytes` of `path`."""
+def recent(path: Path, tail_bytes: int = 16_384) -> list[Event]:
+    """Return the events in the last `tail_bytes` of `path`, oldest first."""
     if not path.exists():
-        return {}
+        return []
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - tail_bytes))
         lines = file.read().decode(errors="replace").splitlines()
-    return {event.name: event for _, event in _events(lines)}
+    return [event for _, event in _events(lines)]
 
 
 def _parsed(path: Path) -> Iterator[tuple[str, Event]]:

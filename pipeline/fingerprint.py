@@ -77,7 +77,14 @@ def _files(source: LocalFiles, hashes: HashCache) -> dict[str, Any]:
             content = hashes.sha256(path)
         except OSError as error:
             raise DataError(f"files: '{path}' cannot be read: {error.strerror}; check its permissions") from None
-        entries.append([_name(path, source), content])
+        name = _name(path, source)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"files: the name {str(path)!r} is not UTF-8; rename it, so that it reads the same anywhere"
+            ) from None
+        entries.append([name, content])
     return {"files": sorted(entries)}
 
 

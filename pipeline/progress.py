@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pipeline.events import Event, latest
+from pipeline.events import Event, recent
 from pipeline.plan import Plan
 from pipeline.runner import RunState
 from pipeline.store import Store
@@ -76,8 +76,8 @@ class Display:
 
     def _how_far(self, name: str, began: float) -> str:
         planned = self._plan[name]
-        events = latest(self._store.place(planned.node.stage, planned.fingerprint).partial / "events.jsonl")
-        return how_far({key: event for key, event in events.items() if event.time >= began - 1})
+        events = recent(self._store.place(planned.node.stage, planned.fingerprint).partial / "events.jsonl")
+        return how_far([event for event in events if event.time >= began - 1])
 
     def _print_lines(self, state: RunState) -> None:
         due = time.monotonic() - self._last_line > 15
@@ -89,16 +89,37 @@ class Display:
                 self._last_line = time.monotonic()
 
 
-def how_far(events: dict[str, Event]) -> str:
-    """Return one line on a running stage: step, values, time left."""
+def how_far(recent_events: list[Event]) -> str:
+    """Return one line on a running stage: step, time left, values."""
+    events = {event.name: event for event in recent_events}
     if "progress" not in events:
         return ""
     done, total = events["progress"], events.get("total")
     unit = events["unit"].value if "unit" in events else "step"
     parts = [f"{unit} {done.value:,.0f}" + (f" of {total.value:,.0f}" if total and isinstance(total.value, float | int) else "")]
-    recent = [event for name, event in events.items() if name not in _HIDDEN and event.step == done.step]
-    parts += [f"{event.name.replace('_', ' ')} {_number(event.value)}" for event in recent]
+    if left := time_left(recent_events):
+        parts.append(f"{duration(left)} left")
+    values = [event for name, event in events.items() if name not in _HIDDEN and event.step == done.step]
+    parts += [f"{event.name.replace('_', ' ')} {_number(event.value)}" for event in values]
     return "  ".join(parts)
+
+
+def time_left(recent_events: list[Event]) -> float | None:
+    """Return the seconds to the end of what is counted now, at the pace of its recent steps; None before there is a pace."""
+    reports: list[dict[str, Event]] = []  # one for each call of `Context.progress`
+    for event in recent_events:
+        if event.name == "progress":
+            reports.append({})
+        if reports and event.name in _HIDDEN:
+            reports[-1][event.name] = event
+    if not reports or "total" not in reports[-1]:
+        return None
+    what = [reports[-1][name].value for name in ("total", "unit") if name in reports[-1]]
+    same = [r["progress"] for r in reports if [r[name].value for name in ("total", "unit") if name in r] == what]
+    seconds, steps = same[-1].time - same[0].time, float(same[-1].value) - float(same[0].value)
+    if seconds < 1 or steps <= 0:
+        return None
+    return max(0.0, float(what[0]) - float(same[-1].value)) * seconds / steps
 
 
 def _number(value: float | str) -> str:

@@ -86,8 +86,8 @@ def _run(job: Job, partial: Path, index: int) -> None:
 def describe_os_error(error: OSError) -> str:
     """Return what a user can do about an error of the system."""
     where = f" ({error.filename})" if error.filename else ""
-    hint = _HINTS.get(error.errno or 0, error.strerror or str(error))
-    return f"{hint}{where}; then run the same command again: it goes on from the last saved state"
+    hint = _HINTS.get(error.errno or 0, f"{error.strerror or error}; correct that")
+    return f"{hint}{where}, then run the same command again: it goes on from the last saved state"
 
 
 def _fail(partial: Path, index: int, message: str, exit_code: int) -> int:

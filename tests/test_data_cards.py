@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cards import Card, card_names, load_card
-from pipeline.errors import CardError
+from pipeline.errors import CardError, RecipeError
 from stages.common.corpus_io import license_of, load_split, statistics_of
 from stages.common.plain_text import TextCut
 from stages.text.corpus.card import license_name, read_card
@@ -25,10 +25,14 @@ def test_the_five_text_cards_are_there():
     assert {"wiki-summaries", "shakespeare-plays", "simple-english", "recipes", "python-stdlib"} <= set(TEXT_CARDS)
 
 
+@pytest.mark.parametrize("name", card_names())
+def test_a_card_says_what_the_hub_asks_for(name):
+    assert [key for key in NEEDED if key not in load_card(name).front_matter] == []
+
+
 @pytest.mark.parametrize("name", TEXT_CARDS)
 def test_a_card_is_complete_pinned_and_readable(name):
     card = load_card(name)
-    assert [key for key in NEEDED if key not in card.front_matter] == []
     block = read_card(card)
     Policy({}, template=block.template).compiled  # noqa: B018 (a template with an error raises)
     for heading in ("**Provenance.**", "**Licence.**", "**Limits.**"):
@@ -125,6 +129,14 @@ def test_a_card_fetches_its_package_and_gives_what_it_says(name, tmp_path):
     assert any(words in text for text in rows["text"])
     assert license_of(artifact) == load_card(name).license
     assert str(Path(tmp_path)) not in (artifact / "statistics.json").read_text()
+
+
+def test_an_empty_name_of_own_files_is_no_reason_to_read_the_card():
+    from stages.text.corpus.config import Config
+
+    for files in ("", [], ["a.txt", ""]):
+        with pytest.raises(RecipeError, match="'files' is empty"):
+            Config.parse({"card": "recipes", "files": files}, where="toy")
 
 
 def test_the_recipe_goes_before_the_card():

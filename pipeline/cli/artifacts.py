@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.artifact import Artifact, Record, differences
-from pipeline.cli.session import NOTE
+from pipeline.artifact import RECORD, Artifact, Record, differences
+from pipeline.cli.session import NOTE, read_note_of
 from pipeline.errors import Damaged, InputError
 from pipeline.launch import project_root
 from pipeline.plan import differences as identity_differences
@@ -24,12 +24,15 @@ def find_artifact(store: Store, text: str) -> Artifact:
     Raises:
         InputError: there is none, or more than one.
     """
-    path = Path(text)
-    if path.is_dir():
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        if not (path / RECORD).exists():
+            raise InputError(f"'{text}' is a folder without {RECORD}, so no finished artifact; `groundup status` lists those")
         return Artifact.open(path.resolve())
     found = [path for path in store.all() if _fingerprint(path).startswith(text)] if len(text) >= 4 else []
     if len(found) != 1:
-        hint = f"{len(found)} artifacts begin so; give more digits" if found else "give a directory, or at least 4 digits"
+        none = "no folder has that name and no fingerprint in this store begins so" if len(text) >= 4 else "that is too short"
+        hint = f"{len(found)} begin so; give more digits" if found else f"{none}; give a folder, or at least 4 digits"
         raise InputError(f"'{text}' names no artifact: {hint}")
     return Artifact.open(found[0])
 
@@ -85,7 +88,10 @@ def diff(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{first.fingerprint[:8]} -> {second.fingerprint[:8]}")
     print("\n".join(f"  {line}" for line in lines) or "  the same identity")
-    print("metrics\n" + ("\n".join(f"  {line}" for line in metrics) or "  equal"))
+    print(
+        "metrics\n"
+        + ("\n".join(f"  {line}" for line in metrics) or ("  equal" if before.keys() & after.keys() else "  none in common"))
+    )
     return 0
 
 
@@ -134,7 +140,7 @@ def _used(store: Store) -> set[str]:
     used: set[str] = set()
     pending = [Path(os.path.realpath(link)) for link in store.runs.glob("*/*") if link.is_symlink() and link.exists()]
     for note in store.runs.glob(f"*/{NOTE}"):
-        for values in json.loads(note.read_bytes())["nodes"].values():
+        for values in read_note_of(store, note.parent.name)["nodes"].values():
             place = store.place(values["stage"], values["fingerprint"])
             used.add(os.path.realpath(place.partial))
             pending += [place.final] if place.final.exists() else []

@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
+from pathlib import Path
 
 from pipeline.cli.session import Session, open_session, write_note
 from pipeline.executors import make_executor
@@ -46,9 +48,10 @@ def plan(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run what is not done yet, show progress, link the results and write the report."""
     session = _open(arguments)
+    executor = make_executor(arguments.executor, jobs=arguments.jobs)
+    executor.check(planned.node for planned in session.plan.values() if planned.state in ("run", "resume"))
     write_note(session, sys.argv[1:])
     cores = max(1, len(os.sched_getaffinity(0)) // arguments.jobs)
-    executor = make_executor(arguments.executor, jobs=arguments.jobs)
     display = Display(session.plan, session.store)
     silent = arguments.json or all(planned.state == "cached" for planned in session.plan.values())
     try:
@@ -110,11 +113,18 @@ def _tell(session: Session, state: RunState) -> None:
     spent = sum(outcome.wall_seconds for outcome in state.outcomes.values())
     print(", ".join(f"{number} {word}" for word, number in counts.items()) + (f" in {duration(spent)}" if spent else ""))
     if state.stopped_by or state.exit_code:
-        print(f"go on with:  {shlex.join(['groundup', *sys.argv[1:]])}")
+        print(f"go on with:  {shlex.join([*_program(), *sys.argv[1:]])}")
     from pipeline.cli.reports import write_report
 
     page = write_report(session.store, session.recipe.name)
     print(f"report:  {page}")
+
+
+def _program() -> list[str]:
+    """How this command can be typed again: `make` finds `groundup` in `.venv/bin`, a shell may not."""
+    if shutil.which("groundup"):
+        return ["groundup"]
+    return [os.path.relpath(sys.argv[0])] if Path(sys.argv[0]).name == "groundup" else [sys.executable, "-m", "pipeline"]
 
 
 def _tell_failure(session: Session, name: str, outcome: Outcome) -> None:
@@ -123,4 +133,5 @@ def _tell_failure(session: Session, name: str, outcome: Outcome) -> None:
     print(f"\n{paint('failed', 'failed')}  {name}: {outcome.message}", file=sys.stderr)
     for line in tail(log, 15):
         print(f"  | {line}", file=sys.stderr)
-    print(f"  whole log:  groundup logs {session.recipe.path} {name}\n", file=sys.stderr)
+    whole = [*_program(), "logs", str(session.recipe.path), name, "--store", str(session.store.root)]
+    print(f"  whole log:  {shlex.join(whole)}\n", file=sys.stderr)

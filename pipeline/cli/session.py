@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.durable import write_json
-from pipeline.errors import InputError, RecipeError, nearest
+from pipeline.errors import InputError, nearest
 from pipeline.graph import Node, add_working_directory, ancestors, build_graph, select
 from pipeline.plan import Plan, make_plan
 from pipeline.process import process_id
@@ -90,15 +90,27 @@ def read_note(store: Store, recipe: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: it was never run in this store.
     """
-    name = load_recipe(recipe).name if recipe.suffix in (".yaml", ".yml") or recipe.exists() else str(recipe)
+    name = load_recipe(recipe).name if recipe.suffix in (".yaml", ".yml") or recipe.is_file() else str(recipe)
+    return name, read_note_of(store, name, recipe)
+
+
+def read_note_of(store: Store, name: str, recipe: Path | None = None) -> dict[str, Any]:
+    """Return the note of the last run of recipe `name`.
+
+    Raises:
+        InputError: it was never run in this store, or its note cannot be read.
+    """
     path = store.runs / name / NOTE
     try:
         note: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        missing = {"nodes", "driver", "command", "recipe_text"} - note.keys()
+    except (FileNotFoundError, NotADirectoryError):
         others = [found.parent.name for found in store.runs.glob(f"*/{NOTE}")]
         raise InputError(
-            f"'{name}' was never run in this store ({nearest(name, others)}); run it with: groundup run {recipe}"
+            f"'{name}' was never run in this store ({nearest(name, others)}); run it with: groundup run {recipe or name}"
         ) from None
-    except ValueError:
-        raise RecipeError(f"{path} cannot be read; run the recipe again") from None
-    return name, note
+    except (ValueError, AttributeError):
+        missing = {"everything"}
+    if missing:
+        raise InputError(f"{path} cannot be read (it lacks {', '.join(sorted(missing))}); run the recipe again")
+    return note

@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.artifact import Record
 from pipeline.cli.run import paint
-from pipeline.cli.session import NOTE, read_note
+from pipeline.cli.session import NOTE, read_note, read_note_of
 from pipeline.errors import Damaged, InputError, nearest
-from pipeline.events import latest
+from pipeline.events import recent
 from pipeline.process import ProcessId, is_alive
 from pipeline.progress import duration, how_far
 from pipeline.store import Place, Store, lock_owner
@@ -22,10 +22,12 @@ from pipeline.store import Place, Store, lock_owner
 def status(arguments: argparse.Namespace) -> int:
     """Show each stage of one recipe, or of all that were run in this store."""
     store = Store(arguments.store)
-    recipes = (
-        [arguments.recipe] if arguments.recipe else [Path(note.parent.name) for note in sorted(store.runs.glob(f"*/{NOTE}"))]
-    )
-    found = {name: _rows(store, note) for name, note in (read_note(store, recipe) for recipe in recipes)}
+    if arguments.recipe:
+        notes = dict([read_note(store, arguments.recipe)])
+    else:
+        names = sorted(note.parent.name for note in store.runs.glob(f"*/{NOTE}"))
+        notes = {name: read_note_of(store, name) for name in names}
+    found = {name: _rows(store, note) for name, note in notes.items()}
     if arguments.json:
         print(json.dumps(found, indent=1))
         return 0
@@ -58,7 +60,7 @@ def _rows(store: Store, note: dict[str, Any]) -> list[dict[str, str]]:
 
 def _state(place: Place, driver_alive: bool) -> tuple[str, float, str]:
     if owner := lock_owner(place.lock):
-        events = latest(place.partial / "events.jsonl")
+        events = recent(place.partial / "events.jsonl")
         orphan = "" if is_alive(owner.get("driver", ProcessId(0, 0))) else "  (its driver is gone; it goes on)"
         return "running", time.time() - place.lock.stat().st_mtime, how_far(events) + orphan
     try:
@@ -70,7 +72,7 @@ def _state(place: Place, driver_alive: bool) -> tuple[str, float, str]:
     if failure := failure_of(place.partial):
         return "failed", 0.0, failure
     if place.partial.is_dir():
-        return "stopped", 0.0, how_far(latest(place.partial / "events.jsonl")) or "before its first step"
+        return "stopped", 0.0, how_far(recent(place.partial / "events.jsonl")) or "before its first step"
     return ("waiting" if driver_alive else "not run"), 0.0, ""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Protocol
 
 from pipeline.errors import RecipeError, nearest
+from pipeline.graph import Node
 from pipeline.job import Job, Outcome
 
 KNOWN = ("local",)
@@ -13,6 +15,10 @@ KNOWN = ("local",)
 
 class Executor(Protocol):
     """Runs jobs; a job may wait for a free slot."""
+
+    def check(self, nodes: Iterable[Node]) -> None:
+        """Raise RecipeError if it can never run one of `nodes`: better before the first than after hours."""
+        ...
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Start `job` as soon as there is room; the future never raises for a failed stage."""

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
+from pipeline.graph import Node
 from pipeline.job import Job, Outcome
 from pipeline.launch import project_root
 
@@ -29,17 +31,17 @@ class LocalExecutor:
         self._spare: _Worker | None = None
         self._cancelled = False
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        """Start `job` when a slot and its GPUs are free.
+    def check(self, nodes: Iterable[Node]) -> None:
+        """Raise RecipeError if one of `nodes` wants more GPUs than there are."""
+        for node in nodes:
+            if node.launch.gpus > self._num_gpus:
+                raise RecipeError(
+                    f"stage '{node.name}': launch.gpus is {node.launch.gpus}, but this machine has {self._num_gpus}; "
+                    f"set stages.{node.name.partition('@')[0]}.launch.gpus={self._num_gpus}"
+                )
 
-        Raises:
-            RecipeError: it wants more GPUs than there are.
-        """
-        if job.launch.gpus > self._num_gpus:
-            raise RecipeError(
-                f"stage '{job.node}': launch.gpus is {job.launch.gpus}, but this machine has {self._num_gpus}; "
-                f"set stages.{job.node.partition('@')[0]}.launch.gpus={self._num_gpus}"
-            )
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Start `job` when a slot and its GPUs are free; `check` has said that they can be."""
         return self._pool.submit(self._run, job)
 
     def cancel(self) -> None:

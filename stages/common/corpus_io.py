@@ -9,11 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, disable_caching, load_from_disk
 
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError
 
+disable_caching()  # `map` and `filter` would write their results beside the rows, into the artifact that they read
 SPLITS = ("train", "validation", "test")
 
 

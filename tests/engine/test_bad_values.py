@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.cards import load_card
 from pipeline.errors import CardError, DataError
-from pipeline.fingerprint import _commit
+from pipeline.fingerprint import _commit, _files
+from pipeline.hashes import HashCache
 from pipeline.rank import describe_os_error
-from pipeline.sources import HubRepo, expand
+from pipeline.sources import HubRepo, LocalFiles, expand
 from tests.engine.conftest import Project
 
 
@@ -33,6 +35,14 @@ def test_home_relative_and_unicode_paths_with_blanks_are_found(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     for pattern in ("~/mes données 你", "mes données 你/a b.txt", "./mes données 你/*.txt", str(folder)):
         assert [path.name for path in expand([pattern])] == ["a b.txt"]
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_where_names_count(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_text("x")
+    hashes = HashCache(tmp_path / "hashes.json")
+    with pytest.raises(DataError, match=r"caf\\udce9.png' is not UTF-8; rename it"):
+        _files(LocalFiles((str(tmp_path),), named=True), hashes)
+    _files(LocalFiles((str(tmp_path),)), hashes)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "A", ""])

@@ -131,3 +131,58 @@ def test_a_wrong_command_line_exits_with_2(arguments: list[str], project: Projec
 def test_more_gpus_than_there_are_is_an_error_with_the_override_that_works(project: Project) -> None:
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a, launch: {gpus: 99}}\n")
     assert "stages.a.launch.gpus=" in project.groundup("run", "recipe.yaml", code=2)
+
+
+def test_status_takes_no_folder_of_the_same_name_for_the_recipe(finished: Project) -> None:
+    (finished.root / "r").mkdir()
+    assert "done" in finished.groundup("status")
+    assert "done" in finished.groundup("status", "r")
+
+
+@pytest.mark.parametrize("note", ['{"cut', "{}", "[]"])
+def test_a_note_that_cannot_be_read_is_named_and_nothing_is_collected(project: Project, note: str) -> None:
+    (project.root / "runs/r").mkdir(parents=True)
+    (project.root / "runs/r/run.json").write_text(note)
+    for command in (["gc", "--delete"], ["status"], ["logs", "r", "a"], ["report", "r"]):
+        assert "runs/r/run.json cannot be read" in project.groundup(*command, code=2)
+
+
+def test_what_is_no_artifact_is_said_to_be_none(finished: Project) -> None:
+    assert "folder without record.json" in finished.groundup("show", "toy", code=2)
+    assert "that is too short" in finished.groundup("show", "", code=2)
+    assert "no fingerprint in this store begins so" in finished.groundup("show", "ffffffffffff", code=2)
+
+
+def test_artifacts_without_a_metric_in_common_are_not_called_equal(project: Project) -> None:
+    project.stage("other", WRITE.replace('"length"', '"breadth"'))
+    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n  b: {stage: toy.other, text: a}\n")
+    project.groundup("run", "recipe.yaml")
+    assert "none in common" in project.groundup("diff", "runs/r/a", "runs/r/b")
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(finished: Project) -> None:
+    home = str(finished.root)
+    assert "done" in finished.groundup("status", "--store=~", HOME=home)
+    assert "done" in finished.groundup("status", "~/recipe.yaml", HOME=home)
+    assert "length" in finished.groundup("show", "~/runs/r/a", HOME=home)
+    assert not (finished.root / "~").exists()
+
+
+def test_too_few_gpus_are_told_before_anything_runs(project: Project) -> None:
+    project.recipe(
+        "name: r\nstages:\n  a: {stage: toy.write, text: a}\n"
+        "  b: {stage: toy.write, text: b, needs: {upstream: a}, launch: {gpus: 1}}\n"
+    )
+    told = project.groundup("run", "recipe.yaml", code=2, CUDA_VISIBLE_DEVICES="")
+    assert "this machine has 0; set stages.b.launch.gpus=0" in told
+    assert project.ran() == []
+
+
+def test_a_command_that_goes_on_can_be_typed(project: Project) -> None:
+    project.stage(
+        "fail", "from pipeline.errors import StageError\n\ndef run(config, context):\n    raise StageError('no')\n", CONFIG
+    )
+    project.recipe("name: r\nstages:\n  a: {stage: toy.fail, text: a}\n")
+    told = project.groundup("run", "recipe.yaml", code=1, PATH="")
+    assert f"go on with:  {sys.executable} -m pipeline run recipe.yaml" in told
+    assert f"whole log:  {sys.executable} -m pipeline logs recipe.yaml a --store ." in told

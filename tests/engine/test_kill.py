@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -226,11 +227,11 @@ def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "groundup run recipe.yaml" in out, "it prints the command that goes on"
+    (command,) = [line.removeprefix("go on with:") for line in out.splitlines() if line.startswith("go on with:")]
     last = int(training.ran()[-1])
     assert last < 6, "it went on to the end as if nothing had been asked"
     hurry(training)
-    training.groundup("run", "recipe.yaml", "stages.t.text='0.4'")
+    subprocess.run(shlex.split(command), cwd=training.root, env=training.environment, check=True, capture_output=True)
     assert training.ran() == [*map(str, range(last + 1, 7)), "u"], "no step is lost or done twice"
 
 

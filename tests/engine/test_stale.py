@@ -115,7 +115,9 @@ def test_only_limits_the_plan_to_a_stage_and_what_it_lacks(finished: Project) ->
 
 
 def test_two_recipes_share_artifacts(finished_diamond: Project) -> None:
-    finished_diamond.recipe((finished_diamond.root / "recipe.yaml").read_text().replace("name: diamond", "name: other"), "other.yaml")
+    finished_diamond.recipe(
+        (finished_diamond.root / "recipe.yaml").read_text().replace("name: diamond", "name: other"), "other.yaml"
+    )
     finished_diamond.groundup("run", "other.yaml")
     assert finished_diamond.ran() == []
     assert (finished_diamond.root / "runs/other/d/out.txt").read_text() == "dbaca"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifact import Artifact, manifest
+from pipeline.artifact import Artifact, differences, manifest
 from pipeline.errors import DataError, RecipeError
 from stages.common.corpus_io import SPLITS, license_of, load_split, statistics_of
 from stages.text.corpus.config import Config
@@ -193,3 +193,11 @@ def test_no_machine_path_enters_the_artifact(tmp_path):
     for path in artifact.path.rglob("*"):
         if path.is_file() and path.name != "record.json":  # the test harness writes that one
             assert str(tmp_path).encode() not in path.read_bytes(), path
+
+
+def test_work_on_the_rows_of_a_corpus_leaves_it_as_it_was(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"Number {n} of many, {n * 7919} in all." for n in range(60)))
+    values = {"files": str(tmp_path / "a.txt"), "documents": "paragraph", "near_duplicate_threshold": None, "max_overlap": 1.0}
+    artifact = run_stage("stages.text.corpus", tmp_path / "corpus", values | {"validation_fraction": 0.2, "test_fraction": 0.2})
+    load_split(artifact, "train").map(lambda row: {"text": row["text"].upper()}).filter(lambda row: row["text"]).shuffle(seed=1)
+    assert differences(artifact.path, artifact.record) == []

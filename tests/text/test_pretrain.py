@@ -15,6 +15,8 @@ import torch
 
 from pipeline.contract import read_events
 from pipeline.errors import RecipeError, StageError
+from pipeline.graph import build_graph
+from pipeline.recipe import load_recipe
 from stages.text.pretrain.config import Config
 from stages.text.pretrain.horizon import steps_of_budget
 from stages.text.pretrain.shape import batching, evaluation_steps, shape_of, warmup_and_cooldown
@@ -199,3 +201,13 @@ def test_bigram_factors_start_the_model_as_a_bigram_model(inputs, tmp_path):
 
     assert loss(None) == pytest.approx(math.log(64), rel=0.05)
     assert loss(store) < 0.6 * loss(None)
+
+
+def test_one_horizon_goes_in_place_of_another_on_the_command_line():
+    """The override that the head of text_small.yaml recommends."""
+    recipe = Path(__file__).resolve().parents[2] / "configs/text_small.yaml"
+    overrides = ["stages.pretrain.num_tokens=null", "stages.pretrain.num_steps=200"]
+    assert " ".join(overrides) in recipe.read_text()
+    assert build_graph(load_recipe(recipe, overrides))["pretrain"].config.num_steps == 200
+    with pytest.raises(RecipeError, match=r"at most one horizon, not num_steps and num_tokens; .*NAME.num_steps=null"):
+        build_graph(load_recipe(recipe, overrides[1:]))

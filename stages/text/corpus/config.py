@@ -79,6 +79,8 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.files is not None and not all(self.patterns or [""]):
+            raise ValueError("'files' is empty; name a file, a folder or a glob pattern, or leave it out to read the card")
         if not self.files and self.card is None:
             raise ValueError("nothing to read: give 'card' (a data card's name) or 'files' (your own text)")
         if min(self.validation_fraction, self.test_fraction) <= 0:

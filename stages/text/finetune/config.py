@@ -98,7 +98,10 @@ class Config(StageConfig):
     def _one_horizon(self) -> Self:
         given = [name for name in ("num_steps", "num_epochs", "budget_minutes") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"set at most one horizon, not {' and '.join(given)}")
+            raise ValueError(
+                f"set at most one horizon, not {' and '.join(given)}; on the command line null unsets one, "
+                f"as in stages.NAME.{given[0]}=null"
+            )
         return self
 
     @model_validator(mode="after")

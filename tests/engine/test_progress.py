@@ -1,0 +1,33 @@
+"""The line that says how far a running stage is."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.events import Event
+from pipeline.progress import how_far, time_left
+
+
+def report(time: float, done: int, total: int = 100, unit: str = "step", **values: float) -> list[Event]:
+    """The events that one call of `Context.progress` writes."""
+    named = {"progress": done, "total": total, "unit": unit} | values
+    return [Event(time, done, name, value) for name, value in named.items()]
+
+
+def test_the_time_left_follows_the_pace_of_the_recent_steps() -> None:
+    events = report(10, 20) + report(12, 30) + report(14, 40, loss=2.5)
+    assert time_left(events) == pytest.approx(12)  # 60 steps at 5 a second
+    assert how_far(events) == "step 40 of 100  12 s left  loss 2.5"
+
+
+def test_the_pace_of_another_count_says_nothing() -> None:
+    before = report(0, 1, 1000, "document") + report(5, 900, 1000, "document")
+    assert time_left(before + report(6, 10)) is None
+    assert time_left(before + report(6, 10) + report(8, 20)) == pytest.approx(16)
+
+
+def test_before_there_is_a_pace_and_at_the_end_no_time_is_named() -> None:
+    assert time_left([]) is None
+    assert time_left(report(0, 0)) is None
+    assert time_left(report(0, 5) + report(9, 5)) is None
+    assert "left" not in how_far(report(0, 50) + report(9, 100))
