@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.contract import Input, StageConfig
 
@@ -32,11 +32,18 @@ class Config(StageConfig):
     """Seed of the halves, of the bootstrap and of the random orders."""
     budget_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share by which counted training FLOPs of two models may differ for a verdict between them."""
-    num_halves: Annotated[int, Field(ge=2)] = 20
-    """Random halves of a model's samples that tell how much a metric depends on the draw (used below three seeds)."""
+    num_halves: Annotated[int, Field(ge=0)] = 20
+    """Random halves of a model's samples that tell how much a metric depends on the draw; used below three seeds, 0 for none."""
     num_resamples: Annotated[int, Field(ge=100)] = 10_000
     """Bootstrap draws of the test images for differences in bits per dimension."""
     columns: Count = 12
     """Images in a row of a sheet."""
     page_images: Count = 64
     """Images of each model and share of the budget on the interactive page."""
+
+    @field_validator("num_halves")
+    @classmethod
+    def _has_a_spread(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("must be 0 or at least 2: one half has no spread")
+        return value

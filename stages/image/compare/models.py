@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ VARIANTS = ("architecture", "model", "loss", "num_components", "prediction", "bu
 LATENTS = "latents.safetensors"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One training.
 
@@ -46,7 +46,7 @@ class Run:
     bits: Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Contestant:
     """What has a row in the table: one family with its settings, or one way to sample from it.
 
@@ -111,9 +111,11 @@ def load_contestants(images: Artifact, extractors: Artifact, models: Sequence[Ar
     """
     grid = load_grid(images)
     _check_images(grid, [extractors, *models])
-    groups: dict[str, list[Artifact]] = {}
-    for artifact in models:
-        groups.setdefault(json.dumps([artifact.record.stage, settings_of(artifact)], sort_keys=True), []).append(artifact)
+    groups: dict[str, list[Run]] = {}
+    for run in map(_read, models):
+        record = run.artifact.record
+        key = json.dumps([record.stage, run.facts["family"], settings_of(run.artifact)], sort_keys=True)
+        groups.setdefault(key, []).append(run)
     if len(groups) < 2:
         raise DataError(f"needs.models holds {len(groups)} model ({len(models)} trainings); a comparison needs two or more")
     runs = [_by_seed(group) for group in groups.values()]
@@ -124,7 +126,12 @@ def load_contestants(images: Artifact, extractors: Artifact, models: Sequence[Ar
         family = str(_first(group).facts["family"])
         found.append(Contestant(label=label, family=family, sample_set=END, runs=group))
         others = [name for name in _first(group).samples if name not in (*SHARES, RAW)]
-        found += [Contestant(label=f"{label} ({name})", family=family, sample_set=name, runs=group) for name in others]
+        found += [Contestant(label=_plain(f"{label} ({name})"), family=family, sample_set=name, runs=group) for name in others]
+    labels = [one.label for one in found]
+    if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+        raise DataError(
+            f"two models would both be called '{repeated[0]}'; give their families names that differ in their letters"
+        )
     return sorted(found, key=lambda one: one.is_classic)
 
 
@@ -151,34 +158,36 @@ def _check_images(grid: Grid, others: Sequence[Artifact]) -> None:
             )
 
 
-def _by_seed(artifacts: Sequence[Artifact]) -> dict[int, Run]:
-    runs: dict[int, Run] = {}
-    for artifact in artifacts:
-        seed = int(artifact.record.config["seed"])
-        if seed in runs:
-            raise DataError(f"needs.models holds {artifact.record.name} with seed {seed} twice; name each training once")
-        runs[seed] = Run(
-            artifact=artifact,
-            facts=json.loads((artifact.path / "family.json").read_text(encoding="utf-8")),
-            samples=load_file(artifact.path / "samples.safetensors"),
-            bits=_likelihood(artifact.path / "likelihood.safetensors"),
-        )
-    return dict(sorted(runs.items()))
+def _read(artifact: Artifact) -> Run:
+    likelihood = artifact.path / "likelihood.safetensors"
+    return Run(
+        artifact=artifact,
+        facts=json.loads((artifact.path / "family.json").read_text(encoding="utf-8")),
+        samples=load_file(artifact.path / "samples.safetensors"),
+        bits=load_arrays(likelihood) if likelihood.exists() else {},
+    )
 
 
-def _likelihood(path: Path) -> dict[str, np.ndarray]:
-    return load_arrays(path) if path.exists() else {}
+def _by_seed(runs: Sequence[Run]) -> dict[int, Run]:
+    found: dict[int, Run] = {}
+    for run in runs:
+        seed = int(run.artifact.record.config["seed"])
+        if seed in found:
+            name = run.artifact.record.name
+            raise DataError(f"needs.models holds {name} with seed {seed} twice; name each training once")
+        found[seed] = run
+    return dict(sorted(found.items()))
 
 
 def _check_sizes(groups: Sequence[Mapping[int, Run]]) -> None:
     """Distances between distributions shrink with the number of samples, so all models must give equally many."""
-    sizes = {
-        f"{run.artifact.record.name} (seed {seed})": {len(images) for images in run.samples.values()}
+    sizes = [
+        (f"{run.facts['family']}, seed {seed}", sorted({len(images) for images in run.samples.values()}))
         for group in groups
         for seed, run in group.items()
-    }
-    if len(set().union(*sizes.values())) > 1:
-        shown = "; ".join(f"{name}: {', '.join(map(str, sorted(found)))}" for name, found in sizes.items())
+    ]
+    if len({size for _, found in sizes for size in found}) > 1:
+        shown = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in sizes)
         raise DataError(f"num_samples differs ({shown}); distances depend on it: set one num_samples for all models")
 
 
@@ -187,7 +196,10 @@ def _first(group: Mapping[int, Run]) -> Run:
 
 
 def _labels(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Return a label for each (family, settings): the family, and where that is not enough the values that differ."""
+    """Return a label for each (family, settings): the family, and where that is not enough the values that differ.
+
+    Names come from elsewhere, so they are cut to letters that every font has and no format takes for markup.
+    """
     labels = []
     for family, settings in groups:
         rivals = [other for name, other in groups if name == family]
@@ -196,5 +208,10 @@ def _labels(groups: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         if len({json.dumps([other.get(key) for key in telling]) for other in rivals}) < len(rivals):
             telling += [key for key in keys if key not in telling]
         named = [str(settings.get(key)) if key in VARIANTS[:3] else f"{key}={settings.get(key)}" for key in telling]
-        labels.append(", ".join([family.replace("_", " "), *named]))
+        label = ", ".join([family.replace("_", " "), *named])
+        labels.append(_plain(label))
     return labels
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w ,.=()/-]", "_", name, flags=re.ASCII).lstrip(" ,.=()/-")

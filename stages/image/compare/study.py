@@ -61,6 +61,7 @@ COLUMNS = {
         Column(key="hf_ratio", title="fine detail ÷ real", unit="1", higher_is_better=None),
         Column(key="nn_ratio", title="nearest train ÷ real", unit="1", higher_is_better=None),
         Column(key="memorised_share", title="near copies of train", unit="1", higher_is_better=False),
+        Column(key="duplicate_share", title="exact copies of train", unit="1", higher_is_better=False),
         Column(key="bits_per_dim", title="bit/dim (test)", unit="bit/dim", higher_is_better=False),
         Column(key="bits_gap", title="test − train, bit/dim", unit="bit/dim", higher_is_better=None),
         Column(key="parameters", title="parameters", unit="1", higher_is_better=None, is_cost=True),
@@ -150,7 +151,11 @@ class Study:
         if better is None or len(rivals) < 2:
             return None
         rivals.sort(key=lambda label: float(np.mean(list(self.numbers[label][key].values.values()))), reverse=better)
-        found = self.difference(rivals[0], rivals[1], key)
+        by_label = {one.label: one for one in self.contestants}
+        if key == "bits_per_dim":
+            found = bits_difference(self, by_label[rivals[0]], by_label[rivals[1]])
+        else:
+            found = self.difference(rivals[0], rivals[1], key)
         if found is None:
             return None
         return rivals[0] if verdict(found, found.p_value, higher_is_better=better) == "better" else None
@@ -183,7 +188,17 @@ def compare_pairs(study: Study, key: str, pairs: Sequence[tuple[Contestant, Cont
 def compare_bits(study: Study, pairs: Sequence[tuple[Contestant, Contestant]]) -> list[Pair]:
     """Compare the bits per dimension of pairs on the same test images; models without a likelihood are left out."""
     known = [(one, other) for one, other in pairs if one.kind and other.kind]
-    return _judged(study, known, lambda one, other: _bits_difference(study, one, other), _kinds)
+    return _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)
+
+
+def bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference | None:
+    """Return first minus second in bits per dimension, over the test images that both were measured on; None without a seed."""
+    seeds = sorted(first.runs.keys() & second.runs.keys())
+    if not seeds:
+        return None
+    n = min(len(one.runs[seed].bits["test"]) for one in (first, second) for seed in seeds)
+    rows = [np.stack([one.runs[seed].bits["test"][:n] for seed in seeds]) for one in (first, second)]
+    return paired_bootstrap(*rows, seed=study.seed, num_resamples=study.num_resamples)
 
 
 def trained_pairs(study: Study) -> list[tuple[Contestant, Contestant]]:
@@ -218,15 +233,6 @@ def _judged(
             Pair(first=first, second=second, found=one, p_value=p_value, outcome=outcome, note=note(one, first, second))
         )
     return judged
-
-
-def _bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference | None:
-    seeds = sorted(first.runs.keys() & second.runs.keys())
-    if not seeds:
-        return None
-    n = min(len(one.runs[seed].bits["test"]) for one in (first, second) for seed in seeds)
-    rows = [np.stack([one.runs[seed].bits["test"][:n] for seed in seeds]) for one in (first, second)]
-    return paired_bootstrap(*rows, seed=study.seed, num_resamples=study.num_resamples)
 
 
 def _kinds(found: Difference, first: Contestant, second: Contestant) -> str:

@@ -1,0 +1,184 @@
+"""Pictures of the comparison: sheets of images of all models, curves over the budget, quality against what it costs.
+
+Legend: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.contract import Context
+from stages.common.images.pictures import named_rows
+from stages.common.plots import bar_chart
+from stages.image.compare.charts import Band, Point, band_chart, scatter_chart
+from stages.image.compare.config import Config
+from stages.image.compare.models import SHARES, Contestant
+from stages.image.compare.statistics import Estimate
+from stages.image.compare.study import Study
+
+STRIP_IMAGES = 3
+"""Images of each share of the budget in the film strip."""
+SUSPECTS = 6
+"""Samples of each model that are shown beside their nearest training image."""
+_ROWS_AT_ONCE = 256
+
+
+def draw_sheets(config: Config, context: Context, study: Study, train: Tensor, test: Tensor) -> None:
+    """Add the sheets: samples side by side, training as a film strip, samples beside what they lie nearest to."""
+    levels, columns = study.grid.levels, config.columns
+    rows = {one.label: _first_samples(one)[:columns] for one in study.contestants}
+    path = named_rows(rows | {"real (test)": test[:columns]}, levels, context.figures / "samples.png")
+    context.section.figure(
+        path,
+        "Samples of all models, drawn from the averaged weights after the last step of the first seed, and real images in the "
+        "last row. None was chosen.",
+    )
+    strips = {one.label: strip for one in study.contestants if one.is_model and (strip := _film_strip(one)) is not None}
+    if strips:
+        headings = [share if place == 0 else "" for share in SHARES for place in range(STRIP_IMAGES)]
+        path = named_rows(strips, levels, context.figures / "film_strip.png", headings=headings)
+        context.section.figure(
+            path,
+            f"Training as a film strip: the same {STRIP_IMAGES} random starts after an eighth, a quarter, a half and all of the "
+            "budget.",
+        )
+    rows = {one.label: _suspects(_first_samples(one), train) for one in study.contestants if one.is_model}
+    rows["real (test)"], headings = _suspects(test, train), ["new", "train"] * SUSPECTS
+    path = named_rows(rows, levels, context.figures / "nearest.png", headings=headings)
+    context.section.figure(
+        path,
+        f"The {SUSPECTS} samples of each model that lie nearest to a training image in pixels, each beside it: these are the "
+        "suspects, chosen by distance. Real test images, in the last row, say how alike two images may be by chance.",
+    )
+
+
+def draw_charts(context: Context, study: Study) -> None:
+    """Add the charts: distances, curves over the budget and over seconds, against latency and against bits per dimension."""
+    _distance_bars(context, study)
+    _curves(context, study, "training_tflop", "training so far (TFLOP, counted)", "anytime", _ANYTIME)
+    _curves(context, study, "cpu_seconds", "training so far (CPU s)", "cpu_seconds", _SECONDS)
+    _scatter(context, study, "latency_ms_per_image", "latency (ms/image)", "latency", _LATENCY, log_x=True)
+    _scatter(context, study, "bits_per_dim", "bits per dimension, test (bit/dim)", "likelihood", _BITS, log_x=False)
+
+
+_ANYTIME = (
+    "Quality against compute: the distance to real test images after an eighth, a quarter, a half and all of the budget, mean "
+    "and range over the seeds. Where curves cross, the best family depends on how long one trains."
+)
+_SECONDS = (
+    "The same against processor seconds: equal FLOPs are not equal seconds, for small operations keep a processor waiting. "
+    "The seconds depend on the machine, the FLOPs do not."
+)
+_LATENCY = "Quality against the time that one sample takes, in a batch of 64. Down is better, left is faster."
+_BITS = (
+    "Two ways to be good: bits per dimension say how well a model predicts every pixel, the distance how real its samples look. "
+    "Were they one thing, the points would lie on a rising line. The kind of each number of bits stands in the table."
+)
+
+
+def nearest_training(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each of uint8 (N, C, H, W) the distance to the nearest training image, in levels, and the image's index."""
+    rows, known = samples.flatten(1).double(), train.flatten(1).double()
+    norms = known.square().sum(1)
+    # |a - b|² = |a|² - 2 a·b + |b|², exact for whole numbers in float64.
+    parts = [(part.square().sum(1, keepdim=True) - 2 * part @ known.T + norms).min(1) for part in rows.split(_ROWS_AT_ONCE)]
+    return torch.cat([part.values for part in parts]).sqrt(), torch.cat([part.indices for part in parts])
+
+
+def _first_samples(one: Contestant) -> Tensor:
+    return next(iter(one.samples().values()))
+
+
+def _film_strip(one: Contestant) -> Tensor | None:
+    """Return the first images of each share, one share after the other; None where the training kept none."""
+    run = next(iter(one.runs.values()))
+    if not all(share in run.samples for share in SHARES):
+        return None
+    return torch.cat([run.samples[share][:STRIP_IMAGES] for share in SHARES])
+
+
+def _suspects(samples: Tensor, train: Tensor) -> Tensor:
+    """Return the nearest samples, each followed by its training image."""
+    distances, indices = nearest_training(samples, train)
+    order = torch.argsort(distances, stable=True)[:SUSPECTS]
+    return torch.stack([samples[order], train[indices[order]]], dim=1).flatten(0, 1)
+
+
+def _distance_bars(context: Context, study: Study) -> None:
+    found = {one.label: study.estimate(one.label, "fd_ratio") for one in study.contestants}
+    known = {label: estimate for label, estimate in found.items() if estimate is not None}
+    order = sorted(known, key=lambda label: known[label].mean)
+    path = bar_chart(
+        context.figures / "distance.svg",
+        order,
+        [known[label].mean for label in order],
+        ylabel="Fréchet distance: 0 real train images, 1 independent pixels",
+        intervals=[_ends(known[label]) or (known[label].mean, known[label].mean) for label in order],
+    )
+    context.section.figure(
+        path,
+        "How far the samples lie from real test images, in the features of the main extractor. Whiskers are 95 % intervals, over "
+        "seeds where there are three or more. A model at 0 is as near as real training images are.",
+    )
+
+
+def _curves(context: Context, study: Study, key: str, xlabel: str, name: str, caption: str) -> None:
+    curves = {}
+    for number, one in enumerate(study.contestants):
+        shares, spent = study.anytime.get(one.label, {}), study.number(one.label, key)
+        if shares and spent is not None:
+            whole = float(np.mean(list(spent.values.values())))
+            values = [list(shares[share].values.values()) for share in shares]
+            curves[one.label] = Band(
+                number=number,
+                xs=[SHARES[share] * whole for share in shares],
+                means=[float(np.mean(row)) for row in values],
+                lows=[min(row) for row in values],
+                highs=[max(row) for row in values],
+            )
+    if curves:
+        path = band_chart(
+            context.figures / f"{name}.svg", curves, xlabel=xlabel, ylabel="Fréchet distance", hlines=_yardsticks(study)
+        )
+        context.section.figure(path, caption)
+
+
+def _scatter(context: Context, study: Study, key: str, xlabel: str, name: str, caption: str, *, log_x: bool) -> None:
+    points = {}
+    for number, one in enumerate(study.contestants):
+        x, y = study.estimate(one.label, key), study.estimate(one.label, "fd")
+        if x is not None and y is not None and y.mean > 0 and (x.mean > 0 or not log_x):
+            x_interval = _positive_ends(x) if log_x else _ends(x)
+            points[one.label] = Point(number=number, x=x.mean, y=y.mean, x_interval=x_interval, y_interval=_positive_ends(y))
+    if points:
+        path = scatter_chart(
+            context.figures / f"{name}.svg",
+            points,
+            xlabel=xlabel,
+            ylabel="Fréchet distance",
+            log_x=log_x,
+            log_y=True,
+            hlines=_yardsticks(study),
+        )
+        context.section.figure(path, caption)
+
+
+def _yardsticks(study: Study) -> dict[str, float]:
+    lines = {"real train images": study.anchors.floor, "independent pixels": study.anchors.ceiling}
+    return {name: level for name, level in lines.items() if level > 0}
+
+
+def _ends(found: Estimate) -> tuple[float, float] | None:
+    return None if math.isnan(found.low) else (found.low, found.high)
+
+
+def _positive_ends(found: Estimate) -> tuple[float, float] | None:
+    """Return the interval carried to the logarithm (delta method), where no end can fall below zero."""
+    if math.isnan(found.low):
+        return None
+    factor = math.exp((found.high - found.low) / 2 / found.mean)
+    return found.mean / factor, found.mean * factor

@@ -1,0 +1,236 @@
+"""What the comparison shows: its section, metrics, `table.csv`, `comparison.json` and the card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from pipeline.contract import Context, write_bytes, write_json
+from stages.image.compare import tables
+from stages.image.compare.claims import Claim
+from stages.image.compare.models import usual_budget
+from stages.image.compare.page import PAGE
+from stages.image.compare.statistics import LEAST_SEEDS, Estimate, estimate
+from stages.image.compare.study import COLUMNS, Pair, Study, classic_pairs, compare_bits, compare_pairs, trained_pairs
+from stages.image.compare.wording import short
+
+METRICS = ("fd_ratio", "coverage", "hf_ratio", "nn_ratio", "bits_per_dim", "latency_ms_per_image")
+"""Numbers of each model that go into `metrics.json`; all are in `table.csv`."""
+PAIR_COLUMNS = ["first", "second", "first − second", "95 % interval", "p (Holm)", "verdict", "stands on"]
+
+
+def open_section(context: Context, study: Study) -> None:
+    """Say what the stage is about, how to read its figures, and show the first table."""
+    context.section.describe(
+        title="Families side by side",
+        idea="Every family learned from the same images with the same amount of computing, and what it draws is held against "
+        "real images that none of them saw. No single number decides: an image may be sharp and copied, a model may predict "
+        "pixels well and draw badly, so quality, variety, memory, likelihood and cost stand beside each other.",
+        formula="distance = (FD(samples, test) − FD(train, test)) / (FD(independent pixels, test) − FD(train, test))",
+    )
+    context.section.text(how_to_read(study))
+    context.section.table(
+        "The comparison",
+        tables.columns_of(tables.SUMMARY),
+        tables.rows_of(study, tables.SUMMARY),
+        caption=f"{_intervals()} A ratio to real images should be 1. What the bits are (exact, a bound, a solver's number) "
+        "stands beside them; a lower bound on the probability makes the bits an upper bound.",
+    )
+
+
+def how_to_read(study: Study) -> str:
+    """Return a paragraph for a learner."""
+    anchors, budget = study.anchors, usual_budget(study.contestants)
+    trained = "" if math.isnan(budget) else f"The budget is {short(budget / 1e12)} TFLOP of counted training operations. "
+    return (
+        f"{trained}A Fréchet distance (FD) says how differently two sets of images are spread out in the features of a network "
+        f"({anchors.extractor}); {anchors.num_samples} samples of each model are held against {anchors.num_reference} test "
+        f"images. Real training images have {short(anchors.floor)}, images of independently drawn pixels "
+        f"{short(anchors.ceiling)}: on the scale of the table these are 0 and 1. Models whose counted budget differs by more "
+        f"than {100 * study.tolerance:g} % are shown as not matched and get no verdict; classic densities (mixtures, independent "
+        "pixels) are fitted without gradient steps, have no budget, and stand there as yardsticks."
+    )
+
+
+def write_tables(context: Context, study: Study) -> list[Pair]:
+    """Add the other tables; return all pairs that were compared."""
+    section = context.section
+    section.table(
+        "Quality and variety",
+        tables.columns_of(tables.QUALITY),
+        tables.rows_of(study, tables.QUALITY),
+        caption=f"{_intervals()} Precision and density: do samples look real. Recall and coverage: is everything real among "
+        "them. Vendi: how many different images a set is worth. TV: share of samples that would have to change their class. "
+        "Laplacian and fine detail below 1: blurred; far above 1: noise, not sharpness.",
+    )
+    section.table(
+        "Memory and likelihood",
+        tables.columns_of(tables.MEMORY),
+        tables.rows_of(study, tables.MEMORY),
+        caption="A copy of the training set would have perfect distances. What gives it away: samples that lie nearer to the "
+        "training images than real test images do (ratio below 1), and training images that are far more probable than test.",
+    )
+    section.table(
+        "What it cost",
+        tables.columns_of(tables.COST),
+        tables.rows_of(study, tables.COST),
+        caption="Only the counted operations are matched; all else is measured beside. Seconds are of the training steps on the "
+        "machine of this run; parameters for training only are those of a discriminator.",
+    )
+    pairs = _write_pairs(context, study)
+    if study.raw:
+        section.table(
+            "Averaged weights or the last ones",
+            ["model", "FD, averaged weights", "FD, last weights"],
+            tables.raw_rows(study),
+            caption="All other figures are of the averaged weights after the last step. No checkpoint was chosen.",
+        )
+    _write_agreement(context, study)
+    return pairs
+
+
+def write_claims(context: Context, claims: Sequence[Claim]) -> None:
+    """Add the course's sentences with their outcome."""
+    context.section.samples(
+        "What is said of the families, tested",
+        ["claim", "outcome", "figures", "statistic and rule"],
+        [[claim.sentence, claim.outcome, claim.evidence, f"{claim.statistic}. Holds if: {claim.rule}."] for claim in claims],
+        caption="Outcomes follow from the rule alone. A claim of several parts holds only if all are clear, and does not hold if "
+        "one is clearly otherwise; clear means that a 95 % interval lies on one side. Not corrected for the number of claims.",
+    )
+
+
+def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> None:
+    """Record the main numbers of each model, its label beside the name, and how many claims held."""
+    for one in study.contestants:
+        for key in METRICS:
+            found = study.estimate(one.label, key)
+            if found is not None:
+                column = COLUMNS[key]
+                interval = {} if math.isnan(found.low) else {"interval": [found.low, found.high]}
+                context.metric(
+                    key,
+                    found.mean,
+                    unit=column.unit,
+                    higher_is_better=column.higher_is_better,
+                    n=found.num_seeds,
+                    split="test",
+                    items="seeds",
+                    label=one.label,
+                    interval_over=found.method,
+                    **interval,
+                )
+    held = sum(claim.outcome == "holds" for claim in claims)
+    tested = sum(claim.outcome != "cannot be tested here" for claim in claims)
+    context.metric("claims_that_hold", held, unit="1", higher_is_better=None, n=tested, items="claims tested")
+
+
+def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: Sequence[Claim]) -> None:
+    """Write `table.csv` for people and `comparison.json` for programs: every number, pair, curve and claim."""
+    write_bytes(context.directory / "table.csv", tables.table_csv(study).encode())
+    numbers = {
+        label: {key: _json(estimate(number)) | {"by_seed": number.values} for key, number in found.items()}
+        for label, found in study.numbers.items()
+    }
+    anytime = {label: {share: number.values for share, number in shares.items()} for label, shares in study.anytime.items()}
+    write_json(
+        context.directory / "comparison.json",
+        {
+            "anchors": asdict(study.anchors),
+            "numbers": numbers,
+            "frechet_distance_at_share": anytime,
+            "frechet_distance_of_last_weights": {label: number.values for label, number in study.raw.items()},
+            "frechet_distance_by_space": study.distances,
+            "kendall_tau": [[*spaces, tau] for spaces, tau in study.agreement.items()],
+            "pairs": [_pair_json(pair) for pair in pairs],
+            "claims": [asdict(claim) for claim in claims],
+        },
+    )
+
+
+def write_card(context: Context, study: Study, claims: Sequence[Claim]) -> None:
+    """Write `card.md`: what was compared, the first table, the claims, the limits."""
+    grid, anchors = study.grid, study.anchors
+    head, rows = tables.columns_of(tables.SUMMARY), tables.rows_of(study, tables.SUMMARY)
+    lines = [
+        f"---\n{yaml.safe_dump({'license': grid.license, 'tags': ['groundup', 'comparison', 'image-generation']})}---",
+        "# Families of image models side by side",
+        "",
+        f"{len([one for one in study.contestants if one.is_model])} models of {grid.sizes['train']:,} images "
+        f"({grid.height}x{grid.width}, {grid.channels} channel(s), {grid.levels} levels).",
+        how_to_read(study),
+        "",
+        _markdown(head),
+        _markdown(["---"] * len(head)),
+        *(_markdown(["" if cell is None else str(cell) for cell in row]) for row in rows),
+        "",
+        _intervals(),
+        "",
+        *(f"- {claim.sentence}: **{claim.outcome}** ({claim.evidence})" for claim in claims),
+        "",
+        f"Limits: one set of images, {anchors.num_reference} test images, features of small networks trained on these images, "
+        f"one budget. `table.csv` and `comparison.json` hold every number; `{PAGE}` shows the samples and needs nothing else.",
+    ]
+    write_bytes(context.directory / "card.md", ("\n".join(lines) + "\n").encode())
+
+
+def _write_pairs(context: Context, study: Study) -> list[Pair]:
+    groups = {
+        "Trained families, Fréchet distance": compare_pairs(study, "fd", trained_pairs(study)),
+        "Trained families, bits per dimension": compare_bits(study, trained_pairs(study)),
+        "Trained families against classic densities, Fréchet distance": compare_pairs(study, "fd", classic_pairs(study)),
+        "Trained families against classic densities, bits per dimension": compare_bits(study, classic_pairs(study)),
+    }
+    for title, pairs in groups.items():
+        if pairs:
+            context.section.table(
+                title,
+                PAIR_COLUMNS,
+                tables.pair_rows(pairs),
+                caption="Below 0 the first is better. Both models of a pair are taken at the same seeds and, for bits, on the "
+                f"same test images. A verdict needs an interval without 0 and p < 0.05 after Holm's correction over the "
+                f"{len(pairs)} pairs of this table; otherwise the two are not separable, which does not mean equal.",
+            )
+    return [pair for pairs in groups.values() for pair in pairs]
+
+
+def _write_agreement(context: Context, study: Study) -> None:
+    context.section.table(
+        "Does the order depend on who looks?",
+        ["model", *study.distances],
+        tables.rank_rows(study),
+        caption="Rank by Fréchet distance in the features of each extractor and in the leading components of the pixels.",
+    )
+    context.section.table(
+        "Agreement of the orders",
+        ["space", "space", "Kendall's τ"],
+        tables.agreement_rows(study),
+        caption=f"1: the same order, 0: unrelated, −1: reversed; over {len(study.contestants)} rows. Where it is low, a ranking "
+        "is the extractor's opinion.",
+    )
+
+
+def _intervals() -> str:
+    return (
+        f"Mean over seeds. ± is half a 95 % t interval over at least {LEAST_SEEDS} seeds, ~ half a 95 % interval over other "
+        "draws of samples (or of test images, for bits), which says nothing of another training. ★: the best, where it can be "
+        "told from the second."
+    )
+
+
+def _markdown(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _json(found: Estimate) -> dict[str, Any]:
+    values = asdict(found)
+    return values | {key: None for key in ("low", "high") if math.isnan(values[key])}
+
+
+def _pair_json(pair: Pair) -> dict[str, Any]:
+    facts = {"first": pair.first.label, "second": pair.second.label, "outcome": pair.outcome, "note": pair.note}
+    return facts if pair.found is None else facts | _json(pair.found) | {"p_holm": pair.p_value}

@@ -1,0 +1,38 @@
+"""Read the models, measure their samples alike, compare them, test what is said of them, draw, and write the page."""
+
+from __future__ import annotations
+
+from pipeline.contract import Context
+from stages.common.images.grid import load_split
+from stages.image.compare import report
+from stages.image.compare.config import Config
+from stages.image.compare.course import all_claims
+from stages.image.compare.models import load_contestants
+from stages.image.compare.page import write_page
+from stages.image.compare.pictures import draw_charts, draw_sheets
+from stages.image.compare.scores import measure
+
+
+def run(config: Config, context: Context) -> None:
+    """Write tables, figures, `table.csv`, `comparison.json`, `explorer.html`, card and section.
+
+    Raises:
+        DataError: models that may not be compared, or too few images or samples to measure.
+    """
+    images = context.input("images")
+    contestants = load_contestants(images, context.input("extractors"), context.inputs("models"))
+    study = measure(config, context, contestants)
+    claims = all_claims(study)
+    train, test = load_split(images, "train").images, load_split(images, "test").images
+    report.open_section(context, study)
+    draw_sheets(config, context, study, train, test)
+    draw_charts(context, study)
+    report.write_claims(context, claims)
+    pairs = report.write_tables(context, study)
+    report.write_metrics(context, study, claims)
+    report.write_files(context, study, pairs, claims)
+    report.write_card(context, study, claims)
+    write_page(context.directory, study, test, config.page_images)
+    context.section.text(
+        "explorer.html, in this stage's artifact, shows all samples side by side and walks through latent spaces."
+    )

@@ -1,0 +1,230 @@
+"""From samples, bits and costs of the models to the numbers of a study.
+
+Legend: N images, C channels, H height, W width, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.contract import Context, read_events
+from pipeline.errors import DataError
+from stages.common.images.evaluation import Evaluator, check_comparable, rank_agreement
+from stages.common.images.features import Extractor, load_extractors
+from stages.common.images.grid import Split, load_grid, load_split
+from stages.common.metrics.frechet_distance import frechet
+from stages.image.compare.config import Config
+from stages.image.compare.models import RAW, SHARES, Contestant, Run
+from stages.image.compare.statistics import LEAST_SEEDS, Sampled
+from stages.image.compare.study import Anchors, Study
+
+IN_SPACE = {
+    "fd_ratio": "frechet_ratio",
+    "fd": "frechet_distance",
+    "kid": "kernel_distance",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "vendi_ratio": "vendi_ratio",
+    "class_tv": "total_variation",
+}
+IN_PIXELS = {
+    "laplacian_ratio": "laplacian_ratio",
+    "hf_ratio": "high_frequency_ratio",
+    "nn_ratio": "nearest_neighbour_ratio",
+    "memorised_share": "close_share",
+    "duplicate_share": "duplicate_share",
+}
+"""Column -> what the evaluator calls it, in the main extractor's space and in pixels."""
+COSTS = (
+    "parameters",
+    "extra_parameters",
+    "wall_seconds",
+    "cpu_seconds",
+    "peak_memory_gib",
+    "latency_ms_per_image",
+    "num_function_evaluations",
+)
+
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""Label -> seed -> what the evaluator returned."""
+
+
+def measure(config: Config, context: Context, contestants: Sequence[Contestant]) -> Study:
+    """Measure every model's samples in every space and gather all numbers.
+
+    Raises:
+        DataError: there is no trained extractor, or samples and images that the evaluator refuses.
+    """
+    images = context.input("images")
+    train, test = load_split(images, "train"), load_split(images, "test")
+    extractors = load_extractors(context.input("extractors"))
+    main = main_extractor(extractors)
+    results = _evaluate(config, context, contestants, extractors, train, test)
+    references = main.features(test.images)
+
+    def distances(one: Contestant, sample_set: str) -> Sampled:
+        found = {seed: frechet(main.features(samples), references) for seed, samples in one.samples(sample_set).items()}
+        return Sampled(found, dict.fromkeys(found, math.nan))
+
+    models = [one for one in contestants if one.is_model]
+    anytime = {one.label: {share: found for share in SHARES if (found := distances(one, share)).values} for one in models}
+    anytime = {label: shares for label, shares in anytime.items() if len(shares) > 1}
+    raw = {one.label: found for one in models if (found := distances(one, RAW)).values}
+    means = _mean_distances(results)
+    return Study(
+        grid=load_grid(images),
+        contestants=contestants,
+        anchors=_anchors(results, main),
+        numbers={one.label: _numbers(one, results[one.label], main.name) for one in contestants},
+        anytime=anytime,
+        raw=raw,
+        distances={
+            space: {label: float(found["spaces"][space]["values"]["frechet_distance"]) for label, found in means.items()}
+            for space in next(iter(means.values()))["spaces"]
+        },
+        agreement=rank_agreement(means),
+        tolerance=config.budget_tolerance,
+        num_resamples=config.num_resamples,
+        seed=config.seed,
+    )
+
+
+def main_extractor(extractors: Sequence[Extractor]) -> Extractor:
+    """Return the extractor whose numbers stand in the table: the first that knows the classes, else the first trained one.
+
+    Raises:
+        DataError: none was trained.
+    """
+    for kind in ("supervised", "rotation"):
+        for extractor in extractors:
+            if extractor.kind == kind:
+                return extractor
+    names = ", ".join(extractor.name for extractor in extractors)
+    raise DataError(
+        f"needs.extractors holds no trained extractor ({names}); distances need one: make them with the classifier stage"
+    )
+
+
+def gradient_spread(run: Run) -> float | None:
+    """Return the standard deviation of ln(gradient norm) over the second half of the logged steps, of the worst player.
+
+    A logarithm, so that families whose losses have other units can be compared; None where nothing was logged.
+    """
+    norms: dict[str, list[float]] = {}
+    for event in read_events(run.artifact.path / "events.jsonl"):
+        if event.name.endswith(".gradient_norm") and float(event.value) > 0:
+            norms.setdefault(event.name, []).append(float(event.value))
+    halves = [values[len(values) // 2 :] for values in norms.values()]
+    spreads = [float(np.log(half).std(ddof=1)) for half in halves if len(half) > 1]
+    return max(spreads, default=None)
+
+
+def _evaluate(
+    config: Config,
+    context: Context,
+    contestants: Sequence[Contestant],
+    extractors: Sequence[Extractor],
+    train: Split,
+    test: Split,
+) -> Results:
+    num_samples = len(next(iter(contestants[0].samples().values())))
+    grid = load_grid(context.input("images"))
+    # Halves cost as much as all the rest: they are drawn only if some model has too few seeds for an interval over seeds.
+    few = any(len(one.runs) < LEAST_SEEDS for one in contestants)
+    evaluator = Evaluator(
+        train=train,
+        test=test,
+        levels=grid.levels,
+        extractors=extractors,
+        num_samples=num_samples,
+        num_halves=config.num_halves if few else 0,
+        seed=config.seed,
+    )
+    total, done = sum(len(one.runs) for one in contestants), 0
+    results: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for one in contestants:
+        results[one.label] = {}
+        for seed, samples in one.samples().items():
+            results[one.label][seed] = evaluator.evaluate(samples)
+            done += 1
+            context.progress(done, total, unit="model measured")
+    check_comparable([found for seeds in results.values() for found in seeds.values()])
+    return results
+
+
+def _anchors(results: Results, main: Extractor) -> Anchors:
+    found = next(iter(next(iter(results.values())).values()))
+    space = found["spaces"][main.name]
+    return Anchors(
+        floor=space["floor"],
+        ceiling=space["ceiling"],
+        num_samples=found["num_samples"],
+        num_reference=found["num_references"],
+        extractor=main.name,
+    )
+
+
+def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str) -> dict[str, Sampled]:
+    numbers = _of_results({seed: result["spaces"][main] for seed, result in found.items()}, IN_SPACE)
+    numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS)
+    numbers |= {key: _certain({seed: float(run.facts[key]) for seed, run in one.runs.items()}) for key in COSTS}
+    numbers["training_tflop"] = _certain({seed: run.facts["training_flops"] / 1e12 for seed, run in one.runs.items()})
+    spreads = {seed: gradient_spread(run) for seed, run in one.runs.items()}
+    if all(value is not None for value in spreads.values()):
+        numbers["gradient_spread"] = _certain({seed: value for seed, value in spreads.items() if value is not None})
+    return numbers | (_bits(one) if one.kind else {})
+
+
+def _of_results(found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Mapping[str, str]) -> dict[str, Sampled]:
+    """Return what every seed has; a classifier's numbers are missing where the images have no classes."""
+    return {
+        column: Sampled(
+            {seed: one["values"][key] for seed, one in found.items()},
+            {seed: one["deviations"].get(key, math.nan) for seed, one in found.items()},
+        )
+        for column, key in keys.items()
+        if all(key in one["values"] for one in found.values())
+    }
+
+
+def _bits(one: Contestant) -> dict[str, Sampled]:
+    """Return bits per dimension on test and how far they lie above train; deviations are standard errors over images."""
+    test = {seed: run.bits["test"] for seed, run in one.runs.items()}
+    train = {seed: run.bits["train"] for seed, run in one.runs.items()}
+    errors = {seed: [float(bits[seed].std(ddof=1)) / math.sqrt(len(bits[seed])) for bits in (test, train)] for seed in test}
+    gaps = {seed: float(test[seed].mean() - train[seed].mean()) for seed in test}
+    return {
+        "bits_per_dim": Sampled({seed: float(bits.mean()) for seed, bits in test.items()}, {s: e[0] for s, e in errors.items()}),
+        "bits_gap": Sampled(gaps, {seed: math.hypot(*found) for seed, found in errors.items()}),
+    }
+
+
+def _certain(values: dict[int, float]) -> Sampled:
+    """Return a number that does not depend on the draw of samples."""
+    return Sampled(values, dict.fromkeys(values, math.nan))
+
+
+def _mean_distances(results: Results) -> dict[str, dict[str, Any]]:
+    """Return for each model one result whose Frechet distances are the means over its seeds."""
+    means = {}
+    for label, seeds in results.items():
+        first = next(iter(seeds.values()))
+        spaces = {
+            name: {
+                "sha256": space["sha256"],
+                "values": {
+                    "frechet_distance": float(
+                        np.mean([one["spaces"][name]["values"]["frechet_distance"] for one in seeds.values()])
+                    )
+                },
+            }
+            for name, space in first["spaces"].items()
+        }
+        means[label] = dict(first) | {"spaces": spaces}
+    return means

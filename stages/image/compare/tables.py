@@ -1,0 +1,117 @@
+"""The tables of the comparison, as rows for the report; every figure carries its interval."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from stages.image.compare.models import Contestant
+from stages.image.compare.statistics import estimate
+from stages.image.compare.study import COLUMNS, Pair, Study
+from stages.image.compare.wording import on_what, plus_minus, short
+
+Row = list[str | int | float | bool | None]
+
+SUMMARY = ("fd_ratio", "coverage", "hf_ratio", "bits_per_dim", "parameters", "cpu_seconds", "latency_ms_per_image")
+QUALITY = ("fd", "kid", "precision", "recall", "density", "coverage", "vendi_ratio", "class_tv", "laplacian_ratio", "hf_ratio")
+MEMORY = ("nn_ratio", "memorised_share", "duplicate_share", "bits_per_dim", "bits_gap")
+COST = (
+    "training_tflop",
+    "parameters",
+    "extra_parameters",
+    "wall_seconds",
+    "cpu_seconds",
+    "peak_memory_gib",
+    "latency_ms_per_image",
+    "num_function_evaluations",
+)
+STAR = "★ "
+
+
+def columns_of(keys: Sequence[str]) -> list[str]:
+    """Return the head of a table of models."""
+    return ["model", *(COLUMNS[key].title for key in keys)]
+
+
+def rows_of(study: Study, keys: Sequence[str]) -> list[Row]:
+    """Return a row for each model: mean and interval, a star at the best where it can be told from the second."""
+    best = {key: study.best(key) for key in keys}
+    return [[name_of(study, one), *(_cell(study, one, key, best[key]) for key in keys)] for one in study.contestants]
+
+
+def name_of(study: Study, one: Contestant) -> str:
+    """Return the label, marked where the budget is another one than that of the most."""
+    return one.label if study.is_matched(one) else f"{one.label} (budget not matched)"
+
+
+def raw_rows(study: Study) -> list[Row]:
+    """Return for each trained model its distance with averaged and with the last weights."""
+    rows: list[Row] = []
+    for label, raw in study.raw.items():
+        averaged = study.estimate(label, "fd")
+        assert averaged is not None
+        rows.append([label, plus_minus(averaged), plus_minus(estimate(raw))])
+    return rows
+
+
+def pair_rows(pairs: Sequence[Pair]) -> list[Row]:
+    """Return a row for each pair: difference, interval, corrected p value, verdict and what must be known of it."""
+    rows: list[Row] = []
+    for pair in pairs:
+        if pair.found is None:
+            rows.append([pair.first.label, pair.second.label, None, None, None, "no verdict", pair.note])
+            continue
+        found = pair.found
+        interval = f"[{short(found.low)}, {short(found.high)}]"
+        words = f"over {on_what(found)}" + (f"; {pair.note}" if pair.note else "")
+        outcome = pair.outcome if pair.outcome == "not separable" else f"first is {pair.outcome}"
+        rows.append([pair.first.label, pair.second.label, short(found.mean), interval, _p(pair.p_value), outcome, words])
+    return rows
+
+
+def rank_rows(study: Study) -> list[Row]:
+    """Return the rank of each model by Fréchet distance in each space, 1 the nearest to real images."""
+    ranks = {
+        space: {label: 1 + sum(other < value for other in found.values()) for label, value in found.items()}
+        for space, found in study.distances.items()
+    }
+    return [[one.label, *(ranks[space][one.label] for space in ranks)] for one in study.contestants]
+
+
+def agreement_rows(study: Study) -> list[Row]:
+    """Return Kendall's tau for each pair of spaces."""
+    return [[first, second, f"{tau:.2f}"] for (first, second), tau in study.agreement.items()]
+
+
+def table_csv(study: Study) -> str:
+    """Return every number of every model as CSV, one row for each: mean, interval, what it stands on, and the seeds' values."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["model", "number", "unit", "mean", "low", "high", "num_seeds", "method", "values"])
+    for one in study.contestants:
+        for key, number in study.numbers[one.label].items():
+            found = estimate(number)
+            values = " ".join(repr(value) for value in number.values.values())
+            ends = ["" if np.isnan(end) else end for end in (found.low, found.high)]
+            writer.writerow([one.label, key, COLUMNS[key].unit, found.mean, *ends, found.num_seeds, found.method, values])
+    return stream.getvalue()
+
+
+def _cell(study: Study, one: Contestant, key: str, best: str | None) -> str | None:
+    found = study.estimate(one.label, key)
+    if found is None:
+        return None
+    if COLUMNS[key].is_cost and found.high == found.low:
+        text = short(found.mean) if key != "parameters" else f"{found.mean:,.0f}"
+    else:
+        text = plus_minus(found)
+    if key == "bits_per_dim":
+        text = f"{text} ({one.kind})"
+    return STAR + text if one.label == best else text
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,244 @@
+"""The stage end to end: small artifacts in, tables, claims, pictures, files and the page out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from pipeline.artifact import Artifact
+from pipeline.contract import write_json
+from pipeline.errors import DataError, RecipeError
+from stages.common.images.config import ImageModelConfig
+from stages.common.images.extractor import ExtractorNetwork
+from stages.common.images.features import EXTRACTORS, ExtractorFacts, save_extractor
+from stages.common.images.grid import GRID, load_split
+from stages.common.images.stage import run_family
+from stages.image.compare.config import Config
+from tests.harness import commit, make_context, run_stage
+from tests.image.comparisons import TFLOP, ModelConfig, model_artifact
+from tests.image.digits import toy_artifact
+from tests.image.toy_family import ToyFamily
+
+STAGE = "stages.image.compare"
+NUM_SAMPLES = 40
+SHARES = {"1/8": 0.5, "1/4": 0.3, "1/2": 0.2, "1": 0.1, "raw": 0.1}
+"""Share of the budget -> share of pixels that are noise."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return toy_artifact(tmp_path_factory.mktemp("images"))
+
+
+def make_extractors(root, images, kinds=("supervised", "rotation")) -> Artifact:
+    """Return extractors without training: random features are enough to see noise."""
+    context = make_context(root, {"images": images})
+    entries = []
+    for seed, kind in enumerate(kinds):
+        torch.manual_seed(seed)
+        outputs = {"supervised": 2, "rotation": 4, "random": 0}[kind]
+        network = ExtractorNetwork(channels=1, height=4, width=4, levels=4, num_outputs=outputs, num_features=6, first_width=8)
+        sha256 = save_extractor(root / f"{kind}-0", network, load_split(images, "train").images)
+        entries.append(
+            ExtractorFacts(
+                name=f"{kind}-0", kind=kind, seed=seed, num_features=6, num_outputs=outputs, test_accuracy=None, sha256=sha256
+            )
+        )
+    write_json(root / EXTRACTORS, [asdict(entry) for entry in entries])
+    (root / GRID).write_bytes((images.path / GRID).read_bytes())
+    return commit("stages.image.classifier", ModelConfig(), context)
+
+
+@pytest.fixture(scope="module")
+def extractors(tmp_path_factory, images):
+    return make_extractors(tmp_path_factory.mktemp("extractors"), images)
+
+
+def noisy(images, share, seed):
+    """Return training images, each pixel of which is noise with the probability `share`."""
+    generator = torch.Generator().manual_seed(seed)
+    real = load_split(images, "train").images
+    chosen = real[torch.randperm(len(real), generator=generator)[:NUM_SAMPLES]]
+    noise = torch.randint(4, chosen.shape, generator=generator).to(torch.uint8)
+    return torch.where(torch.rand(chosen.shape, generator=generator) < share, noise, chosen)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, images):
+    """A VAE with means, a GAN that draws noise, and a classic density that copies, two seeds each."""
+    root, found = tmp_path_factory.mktemp("models"), []
+    for seed in (1, 2):
+        vae = {name: noisy(images, share, seed) for name, share in SHARES.items()}
+        means = {"mean": vae["1"].float().mean((2, 3), keepdim=True).round().to(torch.uint8).expand(-1, 1, 4, 4)}
+        gan = {name: noisy(images, 1.0, seed + 5) for name in SHARES}
+        steps = [{"vae.gradient_norm": 2.0**step} for step in range(8)]
+        found += [
+            model_artifact(root / f"v{seed}", images, vae | means, family="vae", seed=seed, bits=1.5, events=steps),
+            model_artifact(root / f"g{seed}", images, gan, family="gan", seed=seed, bits=None),
+            model_artifact(
+                root / f"c{seed}",
+                images,
+                {"1": noisy(images, 0.0, seed)},
+                family="copies",
+                seed=seed,
+                facts={"training_flops": 0},
+            ),
+        ]
+    return found
+
+
+def compare(root, images, extractors, models, **values):
+    inputs = {"images": images, "extractors": extractors, "models": models}
+    return run_stage(STAGE, root, {"num_halves": 6, "num_resamples": 200, "page_images": 8} | values, inputs)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, images, extractors, models):
+    return compare(tmp_path_factory.mktemp("compare") / "run", images, extractors, models)
+
+
+def blocks_of(artifact, kind):
+    return [block for block in json.loads((artifact.path / "section.json").read_text())["blocks"] if block["kind"] == kind]
+
+
+def outcomes_of(artifact):
+    return {
+        claim["sentence"]: claim["outcome"] for claim in json.loads((artifact.path / "comparison.json").read_text())["claims"]
+    }
+
+
+def test_the_first_table_has_a_row_for_each_model_and_each_way_to_sample(compared):
+    table = blocks_of(compared, "table")[0]
+    assert [row[0] for row in table["rows"]] == ["vae", "vae (mean)", "gan", "copies"]
+    bits = table["rows"][0][table["columns"].index("bit/dim (test)")]
+    assert bits.startswith("1.50")
+    assert bits.endswith("(lower bound)")
+    assert table["rows"][1][table["columns"].index("bit/dim (test)")] is None
+
+
+def test_samples_like_real_images_are_near_and_noise_is_far(compared):
+    numbers = json.loads((compared.path / "comparison.json").read_text())["numbers"]
+    vae, gan, copies = (numbers[label]["fd_ratio"] for label in ("vae", "gan", "copies"))
+    assert copies["mean"] < vae["mean"] < gan["mean"]
+    assert vae["high"] < gan["low"]
+    assert (vae["num_seeds"], vae["method"]) == (2, "samples")
+
+
+def test_what_copies_its_training_images_is_found_out_and_what_does_not_is_not(compared):
+    numbers = json.loads((compared.path / "comparison.json").read_text())["numbers"]
+    assert (numbers["copies"]["nn_ratio"]["mean"], numbers["copies"]["duplicate_share"]["mean"]) == (0, 1)
+    assert numbers["gan"]["nn_ratio"]["low"] > 1
+
+
+def test_the_curve_falls_with_the_budget_and_classic_densities_have_none(compared):
+    curves = json.loads((compared.path / "comparison.json").read_text())["frechet_distance_at_share"]
+    assert set(curves) == {"vae", "gan"}
+    means = [sum(curves["vae"][share].values()) for share in ("1/8", "1/4", "1/2", "1")]
+    assert means == sorted(means, reverse=True)
+
+
+def test_claims_come_out_by_rule(compared):
+    found = outcomes_of(compared)
+    assert found["A VAE's images are blurred (the decoder's means, which are what is usually shown)"] == "holds"
+    assert found["A flow is exactly invertible"] == "cannot be tested here"
+    shown = blocks_of(compared, "samples")[0]
+    assert [row[1] for row in shown["rows"]] == list(found.values())
+
+
+def test_the_spread_of_gradients_is_that_of_the_second_half_in_logarithms(compared):
+    numbers = json.loads((compared.path / "comparison.json").read_text())["numbers"]
+    steps = torch.arange(4.0, 8.0, dtype=torch.float64) * torch.log(torch.tensor(2.0, dtype=torch.float64))
+    assert numbers["vae"]["gradient_spread"]["mean"] == pytest.approx(float(steps.std()))
+    assert "gradient_spread" not in numbers["gan"]
+
+
+def test_metrics_name_the_model_beside_the_number(compared):
+    rows = json.loads((compared.path / "metrics.json").read_text())
+    found = [row for row in rows if row["name"] == "fd_ratio"]
+    assert [row["label"] for row in found] == ["vae", "vae (mean)", "gan", "copies"]
+    assert all(low < row["value"] < high for row in found for low, high in [row["interval"]])
+    assert {row["label"] for row in rows if row["name"] == "bits_per_dim"} == {"vae", "copies"}
+
+
+def test_every_number_is_in_the_csv_and_every_picture_in_the_section(compared):
+    with (compared.path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["model"] for row in rows} == {"vae", "vae (mean)", "gan", "copies"}
+    row = next(row for row in rows if (row["model"], row["number"]) == ("vae", "fd"))
+    assert sum(map(float, row["values"].split())) / 2 == pytest.approx(float(row["mean"]))
+    shown = {block["path"] for block in blocks_of(compared, "figure")}
+    assert shown == {f"figures/{path.name}" for path in (compared.path / "figures").iterdir()}
+    assert len(shown) == 8
+
+
+def test_pairs_of_trained_models_have_a_verdict_and_say_what_it_stands_on(compared):
+    pair = next(block for block in blocks_of(compared, "table") if block["title"] == "Trained families, Fréchet distance")
+    assert [row[:2] + row[5:] for row in pair["rows"]] == [["vae", "gan", "first is better", "over the samples of 2 seeds"]]
+    assert "Holm" in pair["caption"]
+
+
+def test_the_card_carries_the_licence_and_the_outcomes(compared):
+    card = (compared.path / "card.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "| vae (mean) |" in card
+    assert "A flow is exactly invertible: **cannot be tested here**" in card
+
+
+def test_the_same_models_give_the_same_files(tmp_path, images, extractors, models, compared):
+    again = compare(tmp_path / "run", images, extractors, models)
+    names = [name for name in compared.record.files if name != "events.jsonl"]
+    assert [name for name in names if again.record.files[name] != compared.record.files[name]] == []
+
+
+def test_with_three_seeds_intervals_are_over_seeds_and_a_longer_training_gets_no_verdict(tmp_path, images, extractors):
+    found = []
+    for seed in (1, 2, 3):
+        for family, share, flops in (("vae", 0.2, 1), ("flow", 0.3, 1), ("gan", 0.1, 2)):
+            samples = {"1": noisy(images, share, seed)}
+            facts = {"training_flops": flops * TFLOP}
+            found.append(model_artifact(tmp_path / f"{family}{seed}", images, samples, family=family, seed=seed, facts=facts))
+    artifact = compare(tmp_path / "run", images, extractors, found)
+    numbers = json.loads((artifact.path / "comparison.json").read_text())["numbers"]
+    assert {values["fd"]["method"] for values in numbers.values()} == {"seeds"}
+    assert [row[0] for row in blocks_of(artifact, "table")[0]["rows"]] == ["vae", "flow", "gan (budget not matched)"]
+    pairs = json.loads((artifact.path / "comparison.json").read_text())["pairs"]
+    unfair = [pair for pair in pairs if "gan" in (pair["first"], pair["second"])]
+    assert {pair["note"] for pair in unfair} == {"budgets are not matched: no verdict"}
+
+
+def test_artifacts_of_the_shared_driver_are_read_as_they_are(tmp_path, images, extractors):
+    found = []
+    for seed in (1, 2):
+        for decay in (0.5, 0.9):
+            config = ImageModelConfig(
+                budget_tflop=1e-7, batch_size=8, num_samples=NUM_SAMPLES, num_likelihood_images=10, seed=seed, average_decay=decay
+            )
+            context = make_context(tmp_path / f"{seed}-{decay}", {"images": images})
+            run_family(config, context, ToyFamily)
+            found.append(commit("stages.image.toy", config, context))
+    artifact = compare(tmp_path / "run", images, extractors, found)
+    numbers = json.loads((artifact.path / "comparison.json").read_text())["numbers"]
+    assert list(numbers) == ["toy, average_decay=0.5", "toy, average_decay=0.9"]
+    assert {"gradient_spread", "bits_per_dim", "cpu_seconds", "fd_ratio"} <= numbers["toy, average_decay=0.5"].keys()
+    assert (artifact.path / "figures/film_strip.png").exists()
+
+
+def test_an_extractor_without_training_is_no_judge(tmp_path, images, models):
+    random = make_extractors(tmp_path / "random", images, kinds=("random",))
+    with pytest.raises(DataError, match=r"holds no trained extractor \(random-0\)"):
+        compare(tmp_path / "run", images, random, models)
+
+
+def test_extractors_of_other_images_are_refused(tmp_path, images, models):
+    other = make_extractors(tmp_path / "other", toy_artifact(tmp_path / "images", num=80))
+    with pytest.raises(DataError, match="was made from other images"):
+        compare(tmp_path / "run", images, other, models)
+
+
+def test_one_half_is_refused_because_it_has_no_spread():
+    with pytest.raises(RecipeError, match="num_halves.*one half has no spread"):
+        Config.parse({"num_halves": 1}, where="compare")

@@ -1,0 +1,105 @@
+"""Verdicts on pairs of models, the best of a column, and what a difference of bounds means."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stages.image.compare.study import classic_pairs, compare_bits, compare_pairs, trained_pairs
+from tests.image.comparisons import TFLOP, contestant, number, study
+
+VAE, GAN, FLOW = contestant("vae", "vae"), contestant("gan", "gan"), contestant("flow", "flow")
+
+
+def outcomes(pairs):
+    return {(pair.first.label, pair.second.label): pair.outcome for pair in pairs}
+
+
+def test_a_clear_difference_is_a_verdict_and_a_small_one_is_not():
+    found = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, GAN: {"fd": number(2.1, 1.9, 2.05)}, FLOW: {"fd": number(8.0, 8.2, 8.1)}})
+    assert outcomes(compare_pairs(found, "fd", trained_pairs(found))) == {
+        ("vae", "gan"): "not separable",
+        ("vae", "flow"): "better",
+        ("gan", "flow"): "better",
+    }
+
+
+def test_a_difference_that_holds_alone_may_not_hold_among_many():
+    alone = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, GAN: {"fd": number(2.5, 2.45, 2.5)}})
+    (pair,) = compare_pairs(alone, "fd", trained_pairs(alone))
+    assert pair.outcome == "better"
+    assert 0.01 < pair.p_value == pair.found.p_value < 0.05
+    noisy = {contestant(f"x{i}", "x"): {"fd": number(2.0 + i, 1.0, 3.0 - i)} for i in range(3)}
+    many = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, GAN: {"fd": number(2.5, 2.45, 2.5)}, **noisy})
+    pair = compare_pairs(many, "fd", trained_pairs(many))[0]
+    assert (pair.first.label, pair.second.label, pair.outcome) == ("vae", "gan", "not separable")
+    assert pair.p_value == pytest.approx(10 * pair.found.p_value)
+
+
+def test_budgets_that_are_not_matched_give_no_verdict():
+    longer = contestant("longer", "gan", flops=1.2 * TFLOP)
+    found = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, longer: {"fd": number(8.0, 8.1, 8.2)}})
+    (pair,) = compare_pairs(found, "fd", trained_pairs(found))
+    assert (pair.outcome, pair.found, pair.note) == (None, None, "budgets are not matched: no verdict")
+
+
+def test_classic_densities_are_compared_with_what_was_trained_only():
+    gmm, pixels = contestant("gmm", "gmm", flops=0), contestant("pixels", "pixels", flops=0)
+    found = study({VAE: {}, gmm: {}, pixels: {}, contestant("vae (mean)", "vae", sample_set="mean"): {}})
+    assert [(a.label, b.label) for a, b in classic_pairs(found)] == [("vae", "gmm"), ("vae", "pixels")]
+    assert trained_pairs(found) == []
+
+
+def bits(shift, seeds=3):
+    generator = np.random.default_rng(0)
+    return generator.gamma(4.0, 0.5, size=40) + shift + 0.001 * generator.standard_normal((seeds, 40))
+
+
+def test_bits_are_compared_on_the_same_images_and_a_model_without_a_likelihood_is_left_out():
+    a, b = contestant("a", "vae", bits=bits(0.0)), contestant("b", "flow", bits=bits(0.1))
+    found = study({a: {}, b: {}, contestant("gan", "gan", kind=None): {}})
+    (pair,) = compare_bits(found, trained_pairs(found))
+    assert (pair.first.label, pair.second.label, pair.outcome) == ("a", "b", "better")
+    assert pair.found.mean == pytest.approx(-0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "note"),
+    [
+        ("exact", "exact", "both exact"),
+        ("lower bound", "exact", "holds for the models: the bound is on the better side"),
+        ("exact", "lower bound", "the worse is a bound"),
+        ("lower bound", "lower bound", "of two bounds: the worse model may be better than its bound"),
+        ("numerical", "exact", "numbers of a solver"),
+    ],
+)
+def test_a_difference_of_bounds_says_what_it_cannot_say(better, worse, note):
+    models = [contestant("a", "a", bits=bits(0.0), kind=better), contestant("b", "b", bits=bits(0.1), kind=worse)]
+    found = study({one: {} for one in models})
+    (pair,) = compare_bits(found, trained_pairs(found))
+    assert pair.note.startswith(note)
+
+
+def test_the_best_of_a_column_is_named_only_if_the_second_can_be_told_from_it():
+    clear = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, GAN: {"fd": number(8.0, 8.1, 7.9)}})
+    close = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, GAN: {"fd": number(2.1, 1.9, 2.05)}})
+    assert (clear.best("fd"), close.best("fd")) == ("vae", None)
+    recall = study({VAE: {"recall": number(0.5, 0.5, 0.51)}, GAN: {"recall": number(0.9, 0.91, 0.9)}})
+    assert recall.best("recall") == "gan"
+    assert clear.best("laplacian_ratio") is None
+
+
+def test_a_model_that_trained_longer_is_not_marked_as_best():
+    longer = contestant("longer", "gan", flops=2 * TFLOP)
+    found = study({VAE: {"fd": number(5.0, 5.1)}, FLOW: {"fd": number(8.0, 8.1)}, longer: {"fd": number(1.0, 1.1)}})
+    assert found.is_matched(VAE)
+    assert not found.is_matched(longer)
+    assert found.best("fd") is None
+    sure = study(
+        {
+            VAE: {"fd": number(5.0, deviation=0.1)},
+            FLOW: {"fd": number(8.0, deviation=0.1)},
+            longer: {"fd": number(1.0, deviation=0.1)},
+        }
+    )
+    assert sure.best("fd") == "vae"
