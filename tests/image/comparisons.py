@@ -147,6 +147,7 @@ def study(numbers: Mapping[Contestant, Mapping[str, Sampled]]) -> Study:
         raw={},
         distances={},
         agreement={},
+        split="test",
         tolerance=0.05,
         num_resamples=200,
         seed=0,

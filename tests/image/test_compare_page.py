@@ -114,7 +114,7 @@ def pages(tmp_path_factory) -> dict[int, dict]:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_slider_shows_the_pixels_of_each_share_of_the_budget(pages, width):
     page = pages[width]
-    assert page["models"] == ["vae", "gan", "real (test)"]
+    assert page["models"] == ["vae", "gan", "real"]
     assert page["first"] == {"name": "after all of the budget", "tiles": [255, 170, 85, 255]}
     assert page["moved"] == {"name": "after 1/8 of the budget", "tiles": [0, 85, 170, 0]}
 

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.contract import Input, StageConfig
 
 Count = Annotated[int, Field(ge=1)]
+
+
+class Published(BaseModel):
+    """Figures that others published for such images; they are shown as theirs and compared with nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """What was trained, such as DDPM."""
+    source: str
+    """Where it is published, such as arXiv 2006.11239, table 1."""
+    bits_per_dim: float | None = None
+    """Bits per dimension on the test images that they used."""
+    inception_fd: float | None = None
+    """Fréchet distance in the features of the Inception network (FID), to the train images, of 50,000 samples."""
 
 
 class Config(StageConfig):
@@ -18,7 +33,7 @@ class Config(StageConfig):
     produces: ClassVar[str] = "image_comparison"
     inputs: ClassVar[Mapping[str, Input]] = {
         "images": Input(
-            kinds=("images",), help="the images that every model learned from; test is what samples are held against"
+            kinds=("images",), help="the images that every model learned from, and those that samples are held against"
         ),
         "extractors": Input(
             kinds=("feature_extractors",), help="networks whose features the metrics use, made from those images"
@@ -30,6 +45,8 @@ class Config(StageConfig):
 
     seed: int = 1337
     """Seed of the halves, of the bootstrap and of the random orders."""
+    split: Literal["test", "validation"] = "test"
+    """Split that samples are held against and bits are measured on; validation for trials that choose settings."""
     budget_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share by which counted training FLOPs of two models may differ for a verdict between them."""
     num_halves: Annotated[int, Field(ge=0)] = 20
@@ -40,6 +57,8 @@ class Config(StageConfig):
     """Images in a row of a sheet."""
     page_images: Count = 64
     """Images of each model and share of the budget on the interactive page."""
+    published: tuple[Published, ...] = ()
+    """Published figures to print beside ours."""
 
     @field_validator("num_halves")
     @classmethod

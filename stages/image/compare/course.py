@@ -254,7 +254,7 @@ def likelihood_is_not_quality(study: Study) -> Claim:
 
 
 def nothing_is_copied(study: Study) -> Claim:
-    """A copy lies nearer to the training images than real test images do."""
+    """A copy lies nearer to the training images than unseen real images do."""
     findings = []
     for one in study.trained():
         near, share = study.estimate(one.label, "nn_ratio"), study.estimate(one.label, "memorised_share")
@@ -263,7 +263,7 @@ def nothing_is_copied(study: Study) -> Claim:
             findings.append(Finding(words, side_of(near, 1.0)))
     return conclude(
         "A generative model makes new images; it does not copy",
-        "median distance to the nearest training image, of samples over that of real test images; share of near copies",
+        "median distance to the nearest training image, of samples over that of unseen real images; share of near copies",
         "every trained model's ratio above 1",
         findings,
         "above",

@@ -36,15 +36,15 @@ _TEMPLATE, _STYLE, _SCRIPT = (
 )
 
 
-def write_page(directory: Path, study: Study, test: Tensor, num_images: int) -> Path:
-    """Write `explorer.html` into `directory`; test images, uint8 (N, C, H, W), stand beside the models'.
+def write_page(directory: Path, study: Study, real: Tensor, num_images: int) -> Path:
+    """Write `explorer.html` into `directory`; real images, uint8 (N, C, H, W), stand beside the models'.
 
     Raises:
         DataError: a model's grid of latents is not uint8 (A, B, C, H, W) on the images' grid.
     """
     grid = study.grid
     models = [_model(study, one, num_images) for one in study.contestants]
-    models.append({"label": "real (test)", "facts": [], "sheets": [_sheet("test images", test[:num_images], grid)]})
+    models.append({"label": "real", "facts": [], "sheets": [_sheet(f"{study.split} images", real[:num_images], grid)]})
     data = {"height": grid.height, "width": grid.width, "columns": ACROSS, "models": models}
     parts = {
         "policy": html.escape(policy()),

@@ -27,11 +27,11 @@ SUSPECTS = 6
 _ROWS_AT_ONCE = 256
 
 
-def draw_sheets(config: Config, context: Context, study: Study, train: Tensor, test: Tensor) -> None:
+def draw_sheets(config: Config, context: Context, study: Study, train: Tensor, real: Tensor) -> None:
     """Add the sheets: samples side by side, training as a film strip, samples beside what they lie nearest to."""
     levels, columns = study.grid.levels, config.columns
     rows = {one.label: _first_samples(one)[:columns] for one in study.contestants}
-    path = named_rows(rows | {"real (test)": test[:columns]}, levels, context.figures / "samples.png")
+    path = named_rows(rows | {_real(study): real[:columns]}, levels, context.figures / "samples.png")
     context.section.figure(
         path,
         "Samples of all models, drawn from the averaged weights after the last step of the first seed, and real images in the "
@@ -47,12 +47,12 @@ def draw_sheets(config: Config, context: Context, study: Study, train: Tensor, t
             "budget.",
         )
     rows = {one.label: _suspects(_first_samples(one), train) for one in study.contestants if one.is_model}
-    rows["real (test)"], headings = _suspects(test, train), ["new", "train"] * SUSPECTS
+    rows[_real(study)], headings = _suspects(real, train), ["new", "train"] * SUSPECTS
     path = named_rows(rows, levels, context.figures / "nearest.png", headings=headings)
     context.section.figure(
         path,
         f"The {SUSPECTS} samples of each model that lie nearest to a training image in pixels, each beside it: these are the "
-        "suspects, chosen by distance. Real test images, in the last row, say how alike two images may be by chance.",
+        "suspects, chosen by distance. Unseen real images, in the last row, say how alike two images may be by chance.",
     )
 
 
@@ -62,11 +62,11 @@ def draw_charts(context: Context, study: Study) -> None:
     _curves(context, study, "training_tflop", "training so far (TFLOP, counted)", "anytime", _ANYTIME)
     _curves(context, study, "cpu_seconds", "training so far (CPU s)", "cpu_seconds", _SECONDS)
     _scatter(context, study, "latency_ms_per_image", "latency (ms/image)", "latency", _LATENCY, log_x=True)
-    _scatter(context, study, "bits_per_dim", "bits per dimension, test (bit/dim)", "likelihood", _BITS, log_x=False)
+    _scatter(context, study, "bits_per_dim", "bits per dimension (bit/dim)", "likelihood", _BITS, log_x=False)
 
 
 _ANYTIME = (
-    "Quality against compute: the distance to real test images after an eighth, a quarter, a half and all of the budget, mean "
+    "Quality against compute: the distance to real images after an eighth, a quarter, a half and all of the budget, mean "
     "and range over the seeds. Where curves cross, the best family depends on how long one trains."
 )
 _SECONDS = (
@@ -87,6 +87,10 @@ def nearest_training(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     # |a - b|² = |a|² - 2 a·b + |b|², exact for whole numbers in float64.
     parts = [(part.square().sum(1, keepdim=True) - 2 * part @ known.T + norms).min(1) for part in rows.split(_ROWS_AT_ONCE)]
     return torch.cat([part.values for part in parts]).sqrt(), torch.cat([part.indices for part in parts])
+
+
+def _real(study: Study) -> str:
+    return f"real ({study.split})"
 
 
 def _first_samples(one: Contestant) -> Tensor:
@@ -121,8 +125,8 @@ def _distance_bars(context: Context, study: Study) -> None:
     )
     context.section.figure(
         path,
-        "How far the samples lie from real test images, in the features of the main extractor. Whiskers are 95 % intervals, over "
-        "seeds where there are three or more. A model at 0 is as near as real training images are.",
+        "How far the samples lie from unseen real images, in the features of the main extractor. Whiskers are 95 % intervals, "
+        "over seeds where there are three or more. A model at 0 is as near as real training images are.",
     )
 
 

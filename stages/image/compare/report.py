@@ -12,6 +12,7 @@ import yaml
 from pipeline.contract import Context, write_bytes, write_json
 from stages.image.compare import tables
 from stages.image.compare.claims import Claim
+from stages.image.compare.config import Published
 from stages.image.compare.models import usual_budget
 from stages.image.compare.page import PAGE
 from stages.image.compare.statistics import LEAST_SEEDS, Estimate, estimate
@@ -25,12 +26,14 @@ PAIR_COLUMNS = ["first", "second", "first − second", "95 % interval", "p (Holm
 
 def open_section(context: Context, study: Study) -> None:
     """Say what the stage is about, how to read its figures, and show the first table."""
+    families, split = study.families(), study.split
     context.section.describe(
-        title="Families side by side",
+        title="Families side by side" if len(families) > 1 else f"Settings of one family side by side: {families[0]}",
         idea="Every family learned from the same images with the same amount of computing, and what it draws is held against "
         "real images that none of them saw. No single number decides: an image may be sharp and copied, a model may predict "
         "pixels well and draw badly, so quality, variety, memory, likelihood and cost stand beside each other.",
-        formula="distance = (FD(samples, test) − FD(train, test)) / (FD(independent pixels, test) − FD(train, test))",
+        formula=f"distance = (FD(samples, {split}) − FD(train, {split})) / "
+        f"(FD(independent pixels, {split}) − FD(train, {split}))",
     )
     context.section.text(how_to_read(study))
     context.section.table(
@@ -48,8 +51,8 @@ def how_to_read(study: Study) -> str:
     trained = "" if math.isnan(budget) else f"The budget is {short(budget / 1e12)} TFLOP of counted training operations. "
     return (
         f"{trained}A Fréchet distance (FD) says how differently two sets of images are spread out in the features of a network "
-        f"({anchors.extractor}); {anchors.num_samples} samples of each model are held against {anchors.num_reference} test "
-        f"images. Real training images have {short(anchors.floor)}, images of independently drawn pixels "
+        f"({anchors.extractor}); {anchors.num_samples} samples of each model are held against {anchors.num_reference} "
+        f"{study.split} images. Real training images have {short(anchors.floor)}, images of independently drawn pixels "
         f"{short(anchors.ceiling)}: on the scale of the table these are 0 and 1. Models whose counted budget differs by more "
         f"than {100 * study.tolerance:g} % are shown as not matched and get no verdict; classic densities (mixtures, independent "
         "pixels) are fitted without gradient steps, have no budget, and stand there as yardsticks."
@@ -72,7 +75,7 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
         tables.columns_of(tables.MEMORY),
         tables.rows_of(study, tables.MEMORY),
         caption="A copy of the training set would have perfect distances. What gives it away: samples that lie nearer to the "
-        "training images than real test images do (ratio below 1), and training images that are far more probable than test.",
+        "training images than unseen real images do (ratio below 1), and training images that are far more probable than those.",
     )
     section.table(
         "What it cost",
@@ -93,8 +96,22 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
     return pairs
 
 
+def write_published(context: Context, published: Sequence[Published]) -> None:
+    """Add what others published, marked as theirs."""
+    if published:
+        context.section.table(
+            "Published figures, not measured here",
+            ["model", "bit/dim", "FID (Inception, 50,000 samples, train)", "source"],
+            [[one.model, one.bits_per_dim, one.inception_fd, one.source] for one in published],
+            caption="Printed as their authors gave them, with far more computing. Bits per dimension may be held against ours "
+            "where the images are the same; an FID is measured by another network against other images and may not.",
+        )
+
+
 def write_claims(context: Context, claims: Sequence[Claim]) -> None:
-    """Add the course's sentences with their outcome."""
+    """Add the course's sentences with their outcome; none where there is one family only."""
+    if not claims:
+        return
     context.section.samples(
         "What is said of the families, tested",
         ["claim", "outcome", "figures", "statistic and rule"],
@@ -118,15 +135,15 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
                     unit=column.unit,
                     higher_is_better=column.higher_is_better,
                     n=found.num_seeds,
-                    split="test",
+                    split=study.split,
                     items="seeds",
                     label=one.label,
                     interval_over=found.method,
                     **interval,
                 )
-    held = sum(claim.outcome == "holds" for claim in claims)
-    tested = sum(claim.outcome != "cannot be tested here" for claim in claims)
-    context.metric("claims_that_hold", held, unit="1", higher_is_better=None, n=tested, items="claims tested")
+    if tested := [claim for claim in claims if claim.outcome != "cannot be tested here"]:
+        held = sum(claim.outcome == "holds" for claim in tested)
+        context.metric("claims_that_hold", held, unit="1", higher_is_better=None, n=len(tested), items="claims tested")
 
 
 def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: Sequence[Claim]) -> None:
@@ -145,7 +162,7 @@ def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: S
             "frechet_distance_at_share": anytime,
             "frechet_distance_of_last_weights": {label: number.values for label, number in study.raw.items()},
             "frechet_distance_by_space": study.distances,
-            "kendall_tau": [[*spaces, tau] for spaces, tau in study.agreement.items()],
+            "kendall_tau": [[*spaces, None if math.isnan(tau) else tau] for spaces, tau in study.agreement.items()],
             "pairs": [_pair_json(pair) for pair in pairs],
             "claims": [asdict(claim) for claim in claims],
         },
@@ -172,8 +189,9 @@ def write_card(context: Context, study: Study, claims: Sequence[Claim]) -> None:
         "",
         *(f"- {claim.sentence}: **{claim.outcome}** ({claim.evidence})" for claim in claims),
         "",
-        f"Limits: one set of images, {anchors.num_reference} test images, features of small networks trained on these images, "
-        f"one budget. `table.csv` and `comparison.json` hold every number; `{PAGE}` shows the samples and needs nothing else.",
+        f"Limits: one set of images, {anchors.num_reference} {study.split} images, features of small networks trained on these "
+        f"images, one budget. `table.csv` and `comparison.json` hold every number; `{PAGE}` shows the samples and needs nothing "
+        "else.",
     ]
     write_bytes(context.directory / "card.md", ("\n".join(lines) + "\n").encode())
 
@@ -192,7 +210,7 @@ def _write_pairs(context: Context, study: Study) -> list[Pair]:
                 PAIR_COLUMNS,
                 tables.pair_rows(pairs),
                 caption="Below 0 the first is better. Both models of a pair are taken at the same seeds and, for bits, on the "
-                f"same test images. A verdict needs an interval without 0 and p < 0.05 after Holm's correction over the "
+                f"same images. A verdict needs an interval without 0 and p < 0.05 after Holm's correction over the "
                 f"{len(pairs)} pairs of this table; otherwise the two are not separable, which does not mean equal.",
             )
     return [pair for pairs in groups.values() for pair in pairs]
@@ -217,7 +235,7 @@ def _write_agreement(context: Context, study: Study) -> None:
 def _intervals() -> str:
     return (
         f"Mean over seeds. ± is half a 95 % t interval over at least {LEAST_SEEDS} seeds, ~ half a 95 % interval over other "
-        "draws of samples (or of test images, for bits), which says nothing of another training. ★: the best, where it can be "
+        "draws of samples (or of images, for bits), which says nothing of another training. ★: the best, where it can be "
         "told from the second."
     )
 

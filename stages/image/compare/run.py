@@ -22,17 +22,18 @@ def run(config: Config, context: Context) -> None:
     images = context.input("images")
     contestants = load_contestants(images, context.input("extractors"), context.inputs("models"))
     study = measure(config, context, contestants)
-    claims = all_claims(study)
-    train, test = load_split(images, "train").images, load_split(images, "test").images
+    claims = all_claims(study) if len(study.families()) > 1 else []
+    train, real = load_split(images, "train").images, load_split(images, config.split).images
     report.open_section(context, study)
-    draw_sheets(config, context, study, train, test)
+    draw_sheets(config, context, study, train, real)
     draw_charts(context, study)
     report.write_claims(context, claims)
     pairs = report.write_tables(context, study)
+    report.write_published(context, config.published)
     report.write_metrics(context, study, claims)
     report.write_files(context, study, pairs, claims)
     report.write_card(context, study, claims)
-    write_page(context.directory, study, test, config.page_images)
+    write_page(context.directory, study, real, config.page_images)
     context.section.text(
         "explorer.html, in this stage's artifact, shows all samples side by side and walks through latent spaces."
     )

@@ -62,11 +62,11 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
         DataError: there is no trained extractor, or samples and images that the evaluator refuses.
     """
     images = context.input("images")
-    train, test = load_split(images, "train"), load_split(images, "test")
+    train, real = load_split(images, "train"), load_split(images, config.split)
     extractors = load_extractors(context.input("extractors"))
     main = main_extractor(extractors)
-    results = _evaluate(config, context, contestants, extractors, train, test)
-    references = main.features(test.images)
+    results = _evaluate(config, context, contestants, extractors, train, real)
+    references = main.features(real.images)
 
     def distances(one: Contestant, sample_set: str) -> Sampled:
         found = {seed: frechet(main.features(samples), references) for seed, samples in one.samples(sample_set).items()}
@@ -81,7 +81,7 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
         grid=load_grid(images),
         contestants=contestants,
         anchors=_anchors(results, main),
-        numbers={one.label: _numbers(one, results[one.label], main.name) for one in contestants},
+        numbers={one.label: _numbers(one, results[one.label], main.name, config.split) for one in contestants},
         anytime=anytime,
         raw=raw,
         distances={
@@ -89,6 +89,7 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
             for space in next(iter(means.values()))["spaces"]
         },
         agreement=rank_agreement(means),
+        split=config.split,
         tolerance=config.budget_tolerance,
         num_resamples=config.num_resamples,
         seed=config.seed,
@@ -131,7 +132,7 @@ def _evaluate(
     contestants: Sequence[Contestant],
     extractors: Sequence[Extractor],
     train: Split,
-    test: Split,
+    real: Split,
 ) -> Results:
     num_samples = len(next(iter(contestants[0].samples().values())))
     grid = load_grid(context.input("images"))
@@ -139,7 +140,7 @@ def _evaluate(
     few = any(len(one.runs) < LEAST_SEEDS for one in contestants)
     evaluator = Evaluator(
         train=train,
-        test=test,
+        test=real,
         levels=grid.levels,
         extractors=extractors,
         num_samples=num_samples,
@@ -170,7 +171,7 @@ def _anchors(results: Results, main: Extractor) -> Anchors:
     )
 
 
-def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str) -> dict[str, Sampled]:
+def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str, split: str) -> dict[str, Sampled]:
     numbers = _of_results({seed: result["spaces"][main] for seed, result in found.items()}, IN_SPACE)
     numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS)
     numbers |= {key: _certain({seed: float(run.facts[key]) for seed, run in one.runs.items()}) for key in COSTS}
@@ -178,7 +179,7 @@ def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str)
     spreads = {seed: gradient_spread(run) for seed, run in one.runs.items()}
     if all(value is not None for value in spreads.values()):
         numbers["gradient_spread"] = _certain({seed: value for seed, value in spreads.items() if value is not None})
-    return numbers | (_bits(one) if one.kind else {})
+    return numbers | (_bits(one, split) if one.kind else {})
 
 
 def _of_results(found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Mapping[str, str]) -> dict[str, Sampled]:
@@ -193,16 +194,15 @@ def _of_results(found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Ma
     }
 
 
-def _bits(one: Contestant) -> dict[str, Sampled]:
-    """Return bits per dimension on test and how far they lie above train; deviations are standard errors over images."""
-    test = {seed: run.bits["test"] for seed, run in one.runs.items()}
-    train = {seed: run.bits["train"] for seed, run in one.runs.items()}
-    errors = {seed: [float(bits[seed].std(ddof=1)) / math.sqrt(len(bits[seed])) for bits in (test, train)] for seed in test}
-    gaps = {seed: float(test[seed].mean() - train[seed].mean()) for seed in test}
-    return {
-        "bits_per_dim": Sampled({seed: float(bits.mean()) for seed, bits in test.items()}, {s: e[0] for s, e in errors.items()}),
-        "bits_gap": Sampled(gaps, {seed: math.hypot(*found) for seed, found in errors.items()}),
-    }
+def _bits(one: Contestant, split: str) -> dict[str, Sampled]:
+    """Return bits per dimension and how far they lie above those of train; deviations are standard errors over images."""
+    bits, gaps = Sampled({}, {}), Sampled({}, {})
+    for seed, run in one.runs.items():
+        unseen, seen = run.bits[split], run.bits["train"]
+        errors = [float(values.std(ddof=1)) / math.sqrt(len(values)) for values in (unseen, seen)]
+        bits.values[seed], bits.deviations[seed] = float(unseen.mean()), errors[0]
+        gaps.values[seed], gaps.deviations[seed] = float(unseen.mean() - seen.mean()), math.hypot(*errors)
+    return {"bits_per_dim": bits, "bits_gap": gaps}
 
 
 def _certain(values: dict[int, float]) -> Sampled:

@@ -62,8 +62,8 @@ COLUMNS = {
         Column(key="nn_ratio", title="nearest train ÷ real", unit="1", higher_is_better=None),
         Column(key="memorised_share", title="near copies of train", unit="1", higher_is_better=False),
         Column(key="duplicate_share", title="exact copies of train", unit="1", higher_is_better=False),
-        Column(key="bits_per_dim", title="bit/dim (test)", unit="bit/dim", higher_is_better=False),
-        Column(key="bits_gap", title="test − train, bit/dim", unit="bit/dim", higher_is_better=None),
+        Column(key="bits_per_dim", title="bit/dim", unit="bit/dim", higher_is_better=False),
+        Column(key="bits_gap", title="bit/dim above train", unit="bit/dim", higher_is_better=None),
         Column(key="parameters", title="parameters", unit="1", higher_is_better=None, is_cost=True),
         Column(key="extra_parameters", title="for training only", unit="1", higher_is_better=None, is_cost=True),
         Column(key="training_tflop", title="training, TFLOP", unit="TFLOP", higher_is_better=None, is_cost=True),
@@ -82,9 +82,9 @@ class Anchors:
     """What makes a Fréchet distance readable, on the main extractor.
 
     Attributes:
-        floor: of real training images to the test images.
+        floor: of real training images to unseen ones.
         ceiling: of images whose pixels are drawn one by one, each as often as in train.
-        num_samples: images on the side of the model; num_reference: test images.
+        num_samples: images on the side of the model; num_reference: real ones.
         extractor: name of the main extractor.
     """
 
@@ -105,6 +105,7 @@ class Study:
         raw: label -> normalised distance of the weights after the last step, without the average.
         distances: space (an extractor or pixels) -> label -> Fréchet distance, mean over seeds.
         agreement: pair of spaces -> Kendall's tau of the two rankings.
+        split: what samples are held against and bits are measured on.
         tolerance: of the budget, for a verdict.
         num_resamples, seed: of the bootstrap.
     """
@@ -117,6 +118,7 @@ class Study:
     raw: Mapping[str, Sampled]
     distances: Mapping[str, Mapping[str, float]]
     agreement: Mapping[tuple[str, str], float]
+    split: str
     tolerance: float
     num_resamples: int
     seed: int
@@ -134,6 +136,10 @@ class Study:
         """Return first minus second; None where one has no such number or nothing is known of the spread."""
         one, other = self.number(first, key), self.number(second, key)
         return None if one is None or other is None else difference(one, other)
+
+    def families(self) -> list[str]:
+        """Return the names of the families, each once."""
+        return list(dict.fromkeys(one.family for one in self.contestants))
 
     def trained(self) -> list[Contestant]:
         """Return the trained models, one for each, in the table's order."""
@@ -186,18 +192,18 @@ def compare_pairs(study: Study, key: str, pairs: Sequence[tuple[Contestant, Cont
 
 
 def compare_bits(study: Study, pairs: Sequence[tuple[Contestant, Contestant]]) -> list[Pair]:
-    """Compare the bits per dimension of pairs on the same test images; models without a likelihood are left out."""
+    """Compare the bits per dimension of pairs on the same images; models without a likelihood are left out."""
     known = [(one, other) for one, other in pairs if one.kind and other.kind]
     return _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)
 
 
 def bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference | None:
-    """Return first minus second in bits per dimension, over the test images that both were measured on; None without a seed."""
+    """Return first minus second in bits per dimension, over the images that both were measured on; None without a seed."""
     seeds = sorted(first.runs.keys() & second.runs.keys())
     if not seeds:
         return None
-    n = min(len(one.runs[seed].bits["test"]) for one in (first, second) for seed in seeds)
-    rows = [np.stack([one.runs[seed].bits["test"][:n] for seed in seeds]) for one in (first, second)]
+    n = min(len(one.runs[seed].bits[study.split]) for one in (first, second) for seed in seeds)
+    rows = [np.stack([one.runs[seed].bits[study.split][:n] for seed in seeds]) for one in (first, second)]
     return paired_bootstrap(*rows, seed=study.seed, num_resamples=study.num_resamples)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,8 +83,8 @@ def rank_rows(study: Study) -> list[Row]:
 
 
 def agreement_rows(study: Study) -> list[Row]:
-    """Return Kendall's tau for each pair of spaces."""
-    return [[first, second, f"{tau:.2f}"] for (first, second), tau in study.agreement.items()]
+    """Return Kendall's tau for each pair of spaces; None where a space puts all models at one place."""
+    return [[first, second, None if math.isnan(tau) else f"{tau:.2f}"] for (first, second), tau in study.agreement.items()]
 
 
 def table_csv(study: Study) -> str:
