@@ -76,6 +76,10 @@ class Evaluator:
         num_halves: random halves that the deviations stand on; 0: none are given.
         seed: of the halves, of the real images of the floor and of the pixels of the ceiling.
 
+    Attributes:
+        real: the images of the floor, uint8 (num_samples, C, H, W).
+        pixelwise: those of the ceiling.
+
     Raises:
         DataError: too few images or samples for the features, or real images that no metric can stand on.
     """
@@ -97,7 +101,15 @@ class Evaluator:
                 f"first {len(train)} samples of every model, or more images"
             )
         self._train, self._test, self._levels = train, test, levels
-        self._num_samples, self._num_halves, self._seed = num_samples, num_halves, seed
+        self._num_samples, self._num_halves = num_samples, num_halves
+        self._facts = {
+            "num_samples": num_samples,
+            "num_references": len(test),
+            "num_halves": num_halves,
+            "seed": seed,
+            "references_sha256": _sha256(test.images),
+            "training_sha256": _sha256(train.images),
+        }
         generator = np.random.default_rng(seed)
         self._halves = [generator.permutation(num_samples)[: num_samples // 2] for _ in range(num_halves)]
         self.real = train.images[torch.randperm(len(train), generator=seeded_generator(seed, 0))[:num_samples]]
@@ -149,16 +161,7 @@ class Evaluator:
         with _refusals("the samples"):
             pixels = self._measured(self._pixel_values(samples))
             spaces = {one.space.name: self._in_space(one, samples) for one in self._yardsticks}
-        return {
-            "num_samples": self._num_samples,
-            "num_references": len(self._test),
-            "num_halves": self._num_halves,
-            "seed": self._seed,
-            "references_sha256": _sha256(self._test.images),
-            "training_sha256": _sha256(self._train.images),
-            "pixels": pixels,
-            "spaces": spaces,
-        }
+        return {**self._facts, "pixels": pixels, "spaces": spaces}
 
     def _check(self, samples: Tensor) -> None:
         if samples.dtype != torch.uint8 or samples.shape[1:] != self._train.images.shape[1:]:

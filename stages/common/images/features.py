@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from diffusers.models.modeling_utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
+from scipy.linalg import eigh
 from torch import Tensor
 
 from pipeline.artifact import Artifact
@@ -105,10 +106,16 @@ class PixelSpace:
     name = "pixels-pca"
 
     def __init__(self, train: Tensor, num_components: int = PIXEL_COMPONENTS) -> None:
-        rows = _flat(train)
-        self._mean = rows.mean(axis=0)
-        _, vectors = np.linalg.eigh((rows - self._mean).T @ (rows - self._mean) / len(rows))
-        self._components = vectors[:, ::-1][:, :num_components]
+        num_values = train[0].numel()
+        total, products = np.zeros(num_values), np.zeros((num_values, num_values))
+        for block in train.split(IMAGES_AT_ONCE):  # sums of whole numbers are exact, in whatever blocks they are taken
+            rows = _flat(block)
+            total += rows.sum(axis=0)
+            products += rows.T @ rows
+        self._mean = total / len(train)
+        covariance = products / len(train) - np.outer(self._mean, self._mean)
+        leading = [max(0, num_values - num_components), num_values - 1]
+        self._components = eigh(covariance, subset_by_index=leading)[1][:, ::-1]
         self.sha256 = hashlib.sha256(f"{num_components} {tuple(train.shape)} ".encode() + train.numpy().tobytes()).hexdigest()
 
     def features(self, images: Tensor) -> np.ndarray:
