@@ -17,6 +17,8 @@ from pipeline.contract import read_events
 from pipeline.errors import RecipeError, StageError
 from pipeline.graph import build_graph
 from pipeline.recipe import load_recipe
+from stages.common.corpus_io import load_split
+from stages.common.xz import xz_bits_per_byte
 from stages.text.pretrain.config import Config
 from stages.text.pretrain.horizon import steps_of_budget
 from stages.text.pretrain.shape import batching, evaluation_steps, shape_of, warmup_and_cooldown
@@ -39,6 +41,10 @@ def test_the_model_learns_and_beats_what_knows_only_frequencies(artifact):
     assert test < artifact.metric("bits_per_byte_unigram", "test")
     assert test == pytest.approx(artifact.metric("bits_per_byte", "validation"), rel=0.1)
     assert artifact.metric("perplexity", "test") == pytest.approx(math.exp(artifact.metric("nats_per_token", "test")))
+
+
+def test_the_compressor_is_measured_as_the_corpus_measures_it(artifact, inputs):
+    assert artifact.metric("bits_per_byte_xz", "test") == xz_bits_per_byte(load_split(inputs["corpus"], "test")["text"])
 
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pretrain_losses.json"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import lzma
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +11,12 @@ import numpy as np
 from pipeline.contract import Context, write_json
 from stages.common.corpus_io import load_split
 from stages.common.plots import histogram
+from stages.common.xz import xz_bits_per_byte
 from stages.text.corpus.config import Config
 from stages.text.corpus.gates import KINDS
 from stages.text.corpus.origin import Origin
 from stages.text.corpus.overlap import CONTAINED, SEQUENCE_WORDS, Overlap
 from stages.text.corpus.splits import SplitStatistics
-
-XZ_BYTES = 16 << 20
-"""xz sees at most this much of a split; its dictionary is 64 MiB at level 9, so more would only cost time."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +50,6 @@ def write(config: Config, context: Context, origin: Origin, corpus: Corpus) -> N
     figure = histogram(context.figures / "lengths.svg", lengths, xlabel="length of a document (characters)", log_x=True)
     _section(context, origin, statistics, figure, samples)
     (context.directory / "card.md").write_text(_card(origin, statistics), encoding="utf-8")
-
-
-def xz_bits_per_byte(texts: Iterable[str]) -> float:
-    """Return the size of the texts after `xz -9`, in bits per byte: what a general compressor knows about them."""
-    content = bytearray()
-    for text in texts:
-        content += text.encode() + b"\n"
-        if len(content) >= XZ_BYTES:
-            break
-    del content[XZ_BYTES:]
-    # A dictionary above the size of the data changes nothing but the memory that the compressor takes.
-    dictionary = min(64 << 20, max(4096, 1 << len(content).bit_length()))
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]
-    return 8 * len(lzma.compress(bytes(content), format=lzma.FORMAT_XZ, filters=filters)) / max(1, len(content))
 
 
 def statistics_of(origin: Origin, corpus: Corpus, xz: float) -> dict[str, Any]:

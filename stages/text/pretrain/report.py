@@ -14,10 +14,11 @@ from stages.common import devices, plots
 from stages.common.corpus_io import license_of, load_split
 from stages.common.token_store import TokenStore
 from stages.common.training import TrainingPlan, TrainingSummary
+from stages.common.xz import xz_bits_per_byte
 from stages.text.pretrain.config import Config
 from stages.text.pretrain.evaluation import Score
 from stages.text.pretrain.shape import Shape, learning_rates
-from stages.text.pretrain.yardsticks import bigram_bits, bits_per_byte, unigram_bits, xz_bits_per_byte
+from stages.text.pretrain.yardsticks import bigram_bits, bits_per_byte, unigram_bits
 
 Curve = tuple[list[float], list[float]]
 Speed = dict[str, tuple[float, str, bool | None]]
