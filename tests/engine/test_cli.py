@@ -92,6 +92,8 @@ def test_gc_shows_first_and_removes_only_what_no_run_uses(finished_one: Project)
 
 
 def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
+    fields = '"""What to write, in 100% of cases."""\n        max_size: int | None = None\n        """Most characters."""'
+    project.stage("write", WRITE, CONFIG.replace("text: str", f"text: str\n        {fields}"))
     (project.root / "toy/write/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
 
     def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,7 +108,11 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     assert again.stdout == done.stdout
     assert project.ran() == ["alone"]
     assert "valid integer" in alone("--text", "x", "--size", "many").stderr
-    assert "--size" in alone("--help").stdout
+    told = " ".join(alone("--help").stdout.split())
+    assert "--text VALUE What to write, in 100% of cases. (required)" in told
+    assert "--max-size VALUE Most characters. (default: null)" in told
+    assert told.count("max-size") == told.count("max_size") + 2, "the usage and the list name one spelling"
+    assert "valid integer" in alone("--text", "x", "--max_size", "many").stderr
     recipe = "name: r\nseed: 0\nstages:\n  a: {stage: toy.write, text: alone, size: 5}\n"
     project.recipe(recipe)
     assert "nothing to run" in project.groundup("plan", "recipe.yaml"), "a recipe finds what was made alone"
