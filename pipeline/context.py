@@ -142,7 +142,8 @@ class Context:
             higher_is_better: None when there is no better.
             n: how many items (documents, tokens, images; `extra` may say which) the figure stands on.
             split: the split it was measured on.
-            extra: more facts, such as `interval=[low, high]`, `seeds=3`, `items="documents"`.
+            extra: more facts, such as `interval=[low, high]`, `seeds=3`, `items="documents"`; for the page a `title` where the
+                name says too little, and `listed=False` where a table of the section shows the figure.
         """
         row = {"name": name, "value": value, "unit": unit, "higher_is_better": higher_is_better, "n": n, "split": split}
         self._metrics.append(row | extra)

@@ -68,7 +68,7 @@ def test_the_artifact_holds_model_figures_samples_and_card(artifact):
     assert figures == ["figures/bits_per_byte.svg", "figures/loss.svg", "figures/learning_rate.svg"]
     assert all((artifact / figure).is_file() for figure in figures)
     (samples,) = [block for block in section["blocks"] if block["kind"] == "samples"]
-    assert [row[0] for row in samples["rows"]] == ["0", "15", "30"]
+    assert [row[0] for row in samples["rows"]] == ["30", "15", "0"]
     assert "cc0-1.0" in (artifact / "card.md").read_text()
 
 

@@ -80,15 +80,19 @@ def statistics_of(origin: Origin, corpus: Corpus, xz: float) -> dict[str, Any]:
 def _metrics(context: Context, corpus: Corpus, xz: float) -> None:
     for name, split in corpus.splits.items():
         for what, value in (("documents", split.documents), ("bytes", split.bytes), ("words", split.words)):
-            context.metric(what, value, unit=what, higher_is_better=None, n=split.documents, split=name)
+            context.metric(
+                what, value, unit=what, higher_is_better=None, n=split.documents, split=name, items="documents", listed=False
+            )
     read = sum(split.documents for split in corpus.splits.values()) + corpus.exact_copies + corpus.near_copies
-    context.metric("exact_copies", corpus.exact_copies, unit="documents", higher_is_better=None, n=read)
-    context.metric("near_copies", corpus.near_copies, unit="documents", higher_is_better=None, n=read)
+    context.metric("exact_copies", corpus.exact_copies, unit="documents", higher_is_better=None, n=read, items="documents")
+    context.metric("near_copies", corpus.near_copies, unit="documents", higher_is_better=None, n=read, items="documents")
     for name, overlap in corpus.overlap.items():
         n = overlap.num_documents
-        context.metric("overlap", overlap.share, unit="share of documents", higher_is_better=False, n=n, split=name)
+        shown = {"n": n, "split": name, "items": "documents"}
+        context.metric("overlap", overlap.share, unit="share of documents", higher_is_better=False, **shown)
     n = corpus.splits["test"].documents
-    context.metric("xz_bits_per_byte", xz, unit="bit/byte", higher_is_better=None, n=n, split="test", items="documents")
+    shown = {"n": n, "split": "test", "items": "documents", "title": "bits per byte, xz -9"}
+    context.metric("xz_bits_per_byte", xz, unit="bit/byte", higher_is_better=None, **shown)
 
 
 def _section(context: Context, origin: Origin, statistics: dict[str, Any], figure: str, samples: list[str]) -> None:
@@ -97,7 +101,7 @@ def _section(context: Context, origin: Origin, statistics: dict[str, Any], figur
         title="Corpus",
         idea="Text is cleaned, copies are removed, and what is left is divided into three parts that share no document. The "
         "model learns from train, choices are made on validation, and test is looked at only to say how good the result is.",
-        formula="split(document) = test if h < t, validation if h < t + v, else train, where h = sha256(text) / 2²⁵⁶",
+        formula="h = sha256(text) / 2²⁵⁶\nsplit(text) = test if h < t, validation if h < t + v, else train",
     )
     section.text(f"Source: {origin.source} ({origin.name}). Licence of the texts: {origin.license}.")
     columns = ["split", "documents", "bytes", "words", "words per document"]
