@@ -59,6 +59,7 @@ class Context:
         self._metrics: list[dict[str, Any]] = []
         self._stop_signal = 0
         self._last_progress = 0.0
+        self._counted: tuple[int, str] | None = None
 
     @property
     def is_main(self) -> bool:
@@ -109,12 +110,17 @@ class Context:
         self.events.append(step, values)
 
     def progress(self, step: int, total: int, *, unit: str = "step", **values: float | str) -> None:
-        """Show how far the stage is; cheap to call often (at most five lines a second are written)."""
+        """Show how far the stage is; cheap to call often (at most five lines a second are written for what is counted)."""
         self.beat()
         now = time.monotonic()
-        if self.is_main and (step >= total or now - self._last_progress > 0.2):
-            self._last_progress = now
+        if self.is_main and (step >= total or now - self._last_progress > 0.2 or self._counted != (total, unit)):
+            self._last_progress, self._counted = now, (total, unit)
             self.events.append(step, {"progress": step, "total": total, "unit": unit, **values})
+
+    def phase(self, words: str) -> None:
+        """Show what the stage does now where nothing can be counted, such as `saving the model`; `progress` takes over."""
+        self.log(0, phase=words)
+        self._counted = None
 
     def metric(
         self,
@@ -136,7 +142,8 @@ class Context:
             higher_is_better: None when there is no better.
             n: how many items (documents, tokens, images; `extra` may say which) the figure stands on.
             split: the split it was measured on.
-            extra: more facts, such as `interval=[low, high]`, `seeds=3`, `items="documents"`.
+            extra: more facts, such as `interval=[low, high]`, `seeds=3`, `items="documents"`; for the page a `title` where the
+                name says too little, and `listed=False` where a table of the section shows the figure.
         """
         row = {"name": name, "value": value, "unit": unit, "higher_is_better": higher_is_better, "n": n, "split": split}
         self._metrics.append(row | extra)

@@ -56,10 +56,9 @@ class HashCache:
         return found
 
     def save(self) -> None:
-        """Write what was learned; a store that cannot be written is no reason to fail."""
-        if self._dirty:
+        """Write what was learned, unless there is no store yet; one that cannot be written is no reason to fail."""
+        if self._dirty and self.path.parent.is_dir():
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes(self.path, json.dumps(self._entries).encode())
                 self._dirty = False
             except OSError:

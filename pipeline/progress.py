@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _STYLES = {"done": "green", "cached": "dim", "adopted": "yellow", "failed": "bold red", "interrupted": "yellow", "skipped": "dim"}
-_HIDDEN = ("progress", "total", "unit")
+_HIDDEN = ("progress", "total", "unit", "phase")
 
 
 class Display:
@@ -90,10 +90,11 @@ class Display:
 
 
 def how_far(recent_events: list[Event]) -> str:
-    """Return one line on a running stage: step, time left, values."""
+    """Return one line on a running stage: what it does, or step, time left, values; whichever it told last."""
     events = {event.name: event for event in recent_events}
-    if "progress" not in events:
-        return ""
+    last = next((event for event in reversed(recent_events) if event.name in ("phase", "progress")), None)
+    if last is None or last.name == "phase":
+        return str(last.value) if last else ""
     done, total = events["progress"], events.get("total")
     unit = events["unit"].value if "unit" in events else "step"
     parts = [f"{unit} {done.value:,.0f}" + (f" of {total.value:,.0f}" if total and isinstance(total.value, float | int) else "")]

@@ -60,7 +60,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
 
     Args:
         path: the YAML file.
-        overrides: `stages.NAME.KEY=VALUE` (KEY may be dotted: `launch.processes`) or `seed=VALUE`.
+        overrides: `stages.NAME.KEY=VALUE` (KEY may be dotted: `launch.processes`) or `seed=VALUE`; each key once.
 
     Raises:
         RecipeError: names file, line, key, rule and the nearest valid keys.
@@ -68,12 +68,11 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(
-            f"{path}: there is no such recipe ({nearest(str(path), map(str, path.parent.glob('*.yaml')))})"
-        ) from None
+        raise RecipeError(f"{path}: there is no such recipe ({nearest(str(path), _recipes_near(path))})") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     document = load_yaml(text, name=str(path))
+    _check_each_once(overrides or [])
     for override in overrides or []:
         _apply(document, override)
     _check_keys(document, (), document.values, _RECIPE_KEYS)
@@ -89,6 +88,20 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         description=str(document.values.get("description") or ""),
         overrides=list(overrides or []),
     )
+
+
+def _recipes_near(path: Path) -> set[str]:
+    """Return the recipes that may have been meant: in the same folder, and in `configs/`."""
+    return {str(found) for folder in (path.parent, Path("configs")) for found in folder.glob("*.y*ml")}
+
+
+def _check_each_once(overrides: list[str]) -> None:
+    told: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in told:
+            raise RecipeError(f"override '{override}': {key} is set twice, to {told[key]!r} and to {value!r}; keep one of them")
+        told[key] = value
 
 
 def _apply(document: Document, override: str) -> None:

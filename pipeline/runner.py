@@ -112,7 +112,8 @@ def _without_running(name: str, plan: Plan, store: Store, recipe: str, state: Ru
     upstream = [n for group in planned.node.needs.values() for n in group]
     failed = [n for n in upstream if n in state.outcomes and state.outcomes[n].state not in ("done", "cached", "adopted")]
     if failed:
-        return Outcome(state="skipped", message=f"needs {failed[0]}, which {state.outcomes[failed[0]].state}")
+        how = state.outcomes[failed[0]].state
+        return Outcome(state="skipped", message=f"needs {failed[0]}, which {'failed' if how == 'failed' else f'was {how}'}")
     if state.stopped_by:
         return Outcome(state="skipped", message="stopped before it began")
     if planned.state not in ("cached", "adopted"):

@@ -16,7 +16,7 @@ from pipeline.errors import DataError
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Files, folders (all files below) and glob patterns on this machine; `~` is expanded.
+    """Files, folders (all files below, but nothing hidden, such as `.git`) and glob patterns on this machine; `~` is expanded.
 
     Content and file type count; names count only where `named`, as in the folder of a model.
     """
@@ -73,7 +73,15 @@ def expand(patterns: tuple[str, ...] | list[str]) -> list[Path]:
 def _files_of(pattern: str) -> list[Path]:
     path = Path(os.path.expanduser(pattern))
     if path.is_dir():
-        return [Path(root, name) for root, _, names in os.walk(path) for name in names if not name.startswith(".")]
+        return _files_below(path)
     if path.exists() or path.is_symlink():
         return [path]
     return [Path(name) for name in glob.glob(str(path), recursive=True) if not os.path.isdir(name)]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # os.walk goes on into what is left
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return found

@@ -6,6 +6,7 @@ import argparse
 import ast
 import inspect
 import itertools
+import json
 import textwrap
 
 from pipeline.cards import card_names, load_card
@@ -33,10 +34,28 @@ def parameter_lines(config: type[StageConfig]) -> list[str]:
     """Return one line for each parameter: name, default, meaning with its unit."""
     meanings = field_sentences(config)
     lines = []
-    for name, field in config.model_fields.items():
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+    for name in config.model_fields:
+        default = default_words(config, name)
         lines.append(f"{name:<28} {default:<14} {meanings.get(name, '')}".rstrip())
     return lines
+
+
+def default_words(config: type[StageConfig], name: str) -> str:
+    """Return the default of a field as a recipe or a flag would give it: `null`, `true`, `plain text`, `[a, b]`."""
+    field = config.model_fields[name]
+    if field.is_required():
+        return "required"
+    return yaml_words(field.get_default(call_default_factory=True))
+
+
+def yaml_words(value: object) -> str:
+    """Return a plain value in YAML, on one line, without quotes where they are not needed."""
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return "[" + ", ".join(yaml_words(item) for item in items) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return json.dumps(value, ensure_ascii=False) if value == "" else str(value)
 
 
 def field_sentences(config: type[StageConfig]) -> dict[str, str]:

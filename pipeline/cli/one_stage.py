@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pipeline.artifact import Artifact
-from pipeline.cli.listings import parameter_lines
+from pipeline.cli.listings import default_words, field_sentences
 from pipeline.config import StageConfig
 from pipeline.errors import GroundupError, RecipeError, StoreError
 from pipeline.executors import make_executor
@@ -36,7 +36,7 @@ def main(package: str) -> None:
 def _run(package: str, arguments: list[str]) -> int:
     add_working_directory()
     kind = config_class(package, package)
-    parsed = _parser(package, kind).parse_args(arguments)
+    parsed = _parser(package, kind).parse_args([_dashed(word, kind) for word in arguments])
     values = {name: parse_scalar(text) for name in kind.model_fields if (text := getattr(parsed, name)) is not None}
     config = kind.parse(values, where=package)
     inputs = {
@@ -88,7 +88,7 @@ def _submit(job: Job, store: Store) -> int:
 def _parser(package: str, kind: type[StageConfig]) -> argparse.ArgumentParser:
     summary = " ".join((kind.__doc__ or "").split())
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=summary)
-    lines = {line.split()[0]: line for line in parameter_lines(kind)}
+    sentences = field_sentences(kind)
     for role, wanted in kind.inputs.items():
         parser.add_argument(
             f"--needs.{role}",
@@ -99,14 +99,25 @@ def _parser(package: str, kind: type[StageConfig]) -> argparse.ArgumentParser:
             help=f"directory of a {' or '.join(wanted.kinds)}: {wanted.help}",
         )
     for name in kind.model_fields:
-        text = lines[name].removeprefix(name).strip().replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, metavar="VALUE", help=text)
+        text = f"{sentences.get(name, '')} (default: {default_words(kind, name)})".strip().replace("%", "%%")
+        parser.add_argument(_flag(name), dest=name, metavar="VALUE", help=text.replace("default: required", "required"))
     parser.add_argument(
         "--store", type=Path, default=Path(os.environ.get("GROUNDUP_STORE", ".")), help="holds artifacts/ (default: here)"
     )
     parser.add_argument("--processes", type=int, default=1, help="number of processes")
     parser.add_argument("--offline", action="store_true", help="forbid the network")
     return parser
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _dashed(word: str, kind: type[StageConfig]) -> str:
+    """Return `--vocab-size` for `--vocab_size`: a key may be written as in a recipe."""
+    flag, equals, value = word.partition("=")
+    name = flag.removeprefix("--")
+    return _flag(name) + equals + value if flag.startswith("--") and name in kind.model_fields else word
 
 
 def _check_inputs(package: str, kind: type[StageConfig], inputs: dict[str, list[Artifact]]) -> None:

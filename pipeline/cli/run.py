@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from pipeline.cli.session import Session, open_session, write_note
 from pipeline.executors import make_executor
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({name: outcome.model_dump() for name, outcome in state.outcomes.items()}, indent=1))
     else:
         _tell(session, state)
+    _report(session, sys.stderr if arguments.json else sys.stdout)
     return state.exit_code
 
 
@@ -114,10 +116,12 @@ def _tell(session: Session, state: RunState) -> None:
     print(", ".join(f"{number} {word}" for word, number in counts.items()) + (f" in {duration(spent)}" if spent else ""))
     if state.stopped_by or state.exit_code:
         print(f"go on with:  {shlex.join([*_program(), *sys.argv[1:]])}")
+
+
+def _report(session: Session, stream: TextIO) -> None:
     from pipeline.cli.reports import write_report
 
-    page = write_report(session.store, session.recipe.name)
-    print(f"report:  {page}")
+    print(f"report:  {write_report(session.store, session.recipe.name)}", file=stream)
 
 
 def _program() -> list[str]:

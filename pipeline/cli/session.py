@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.durable import write_json
-from pipeline.errors import InputError, nearest
+from pipeline.errors import InputError, RecipeError, nearest
 from pipeline.graph import Node, add_working_directory, ancestors, build_graph, select
 from pipeline.plan import Plan, make_plan
 from pipeline.process import process_id
@@ -42,13 +42,20 @@ def open_session(
     recipe = load_recipe(path, overrides)
     nodes = build_graph(recipe)
     opened = Store(store)
-    if only:
-        wanted = ancestors(nodes, select(nodes, only))
-        nodes = {name: node for name, node in nodes.items() if name in wanted}
-    kept = [name for stage in keep for name in select(nodes, stage)]
-    forced = {name for stage in force for name in select(nodes, stage)}
+    wanted = ancestors(nodes, select(nodes, only)) if only else set(nodes)
+    kept = _named("--keep", keep, nodes, wanted, only)
+    forced = set(_named("--force", force, nodes, wanted, only))
+    nodes = {name: node for name, node in nodes.items() if name in wanted}
     plan = make_plan(nodes, opened, recipe.name, offline=offline, keep=kept, force=forced)
     return Session(recipe, nodes, plan, opened, forced)
+
+
+def _named(flag: str, stages: list[str], nodes: dict[str, Node], wanted: set[str], only: str | None) -> list[str]:
+    """Return the nodes that a flag names; one that --only leaves out would never run, so it is refused."""
+    for stage in stages:
+        if not wanted.intersection(select(nodes, stage)):
+            raise RecipeError(f"{flag} {stage}: --only {only} does not need '{stage}'; leave out one of the two flags")
+    return [name for stage in stages for name in select(nodes, stage) if name in wanted]
 
 
 def write_note(session: Session, command: list[str]) -> None:

@@ -15,6 +15,9 @@ from pipeline.report.picture import status_class
 SHORT = 24
 """A column of samples whose texts have at most this many characters is drawn narrow."""
 
+UNFOLDED = 3
+"""Samples that are open to read; the others are a click away."""
+
 DIRECTIONS = {True: "higher ↑", False: "lower ↓", None: "–"}
 
 
@@ -29,7 +32,7 @@ def section(stage: Stage, number: int, figures: Iterator[int]) -> Html:
         name,
         *_state(stage),
         paragraph(stage.idea, "idea") if stage.idea else "",
-        element("p", stage.formula, class_="formula", dir="auto") if stage.formula else "",
+        element("p", stage.formula, class_="formula", dir="auto", tabindex="0") if stage.formula else "",
         _metrics(stage),
         *body,
         cost_line(stage),
@@ -112,37 +115,43 @@ def _state(stage: Stage) -> list[Html]:
 
 
 def _metrics(stage: Stage) -> Html:
-    if not stage.metrics:
+    metrics = [metric for metric in stage.metrics if metric.listed]
+    if not metrics:
         return Html()
     shown = {
-        "value": [metric_value(metric) for metric in stage.metrics],
-        "unit": [metric.unit_shown or "–" for metric in stage.metrics],
-        "split": [metric.split or "–" for metric in stage.metrics],
-        "n": [metric_count(metric) for metric in stage.metrics],
-        "better": [DIRECTIONS[metric.higher_is_better] for metric in stage.metrics],
+        "value": [metric_value(metric) for metric in metrics],
+        "unit": [metric.unit_shown or "–" for metric in metrics],
+        "split": [metric.split or "–" for metric in metrics],
+        "n": [metric_count(metric) for metric in metrics],
+        "better": [DIRECTIONS[metric.higher_is_better] for metric in metrics],
     }
-    if any(metric.interval for metric in stage.metrics):
-        intervals = [metric_interval(metric) for metric in stage.metrics]
+    if any(metric.interval for metric in metrics):
+        intervals = [metric_interval(metric) for metric in metrics]
         shown = {"value": shown.pop("value"), "interval": intervals, **shown}
     columns = ["metric", *shown]
-    rows = list(zip([metric.label for metric in stage.metrics], *shown.values(), strict=True))
+    rows = list(zip([metric.label for metric in metrics], *shown.values(), strict=True))
     return grid(columns, rows, [column in {"value", "n"} for column in columns], f"Metrics of {stage.node.name}", "metrics")
 
 
 def metric_value(metric: Metric) -> str:
     """Return the value for people."""
-    return numbers.number(metric.value)
+    return _in_unit(metric, metric.value)
 
 
 def metric_interval(metric: Metric) -> str:
     """Return `1.58 to 1.62`, or a dash."""
-    return " to ".join(numbers.number(end) for end in metric.interval) if metric.interval else "–"
+    return " to ".join(_in_unit(metric, end) for end in metric.interval) if metric.interval else "–"
 
 
 def metric_count(metric: Metric) -> str:
     """Return on how many items the value stands, with the items' name where the stage gave one."""
     items = (metric.model_extra or {}).get("items")
-    return "–" if metric.n is None else numbers.number(metric.n) + (f" {items}" if isinstance(items, str) else "")
+    return "–" if metric.n is None else numbers.count(metric.n, items if isinstance(items, str) else "")
+
+
+def _in_unit(metric: Metric, value: float) -> str:
+    divisor, _ = numbers.unit_for(metric.value, metric.unit)
+    return numbers.number(value / divisor if divisor > 1 else value)
 
 
 def _titled(one: Table | Samples, content: Html) -> Html:
@@ -157,7 +166,14 @@ def _samples(one: Samples) -> Html:
     classes = ["short" if short else None for short in narrow]
     head = [element("th", column, scope="col", class_=class_) for column, class_ in zip(one.columns, classes, strict=True)]
     rows = [element("tr", *(_sample(text, column) for text, column in zip(row, one.columns, strict=True))) for row in one.rows]
-    return element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="samples")
+
+    def table(some: Sequence[Html]) -> Html:
+        return element("table", element("thead", element("tr", *head)), element("tbody", *some), class_="samples")
+
+    if len(rows) <= UNFOLDED:
+        return table(rows)
+    more = element("details", element("summary", f"{len(rows) - UNFOLDED} more"), table(rows[UNFOLDED:]))
+    return Html(table(rows[:UNFOLDED]) + more)
 
 
 def _sample(text: str, column: str) -> Html:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pipeline.artifact import Artifact
+from pipeline.report import numbers
 
 MAX_SECTION_BYTES = 16 * 2**20
 MAX_FIGURE_BYTES = 4 * 2**20
@@ -132,16 +133,18 @@ class Metric(BaseModel):
     split: str | None = None
     interval: tuple[float, float] | None = None
     headline: bool = False
+    title: str = ""
+    listed: bool = True
 
     @property
     def unit_shown(self) -> str:
-        """The unit, empty for a pure number (unit `1`)."""
-        return "" if self.unit == "1" else self.unit
+        """The unit, with a prefix that fits the value; empty for a pure number (unit `1`)."""
+        return "" if self.unit == "1" else numbers.unit_for(self.value, self.unit)[1]
 
     @property
     def label(self) -> str:
-        """The name in words."""
-        return self.name.replace("_", " ")
+        """The title that the stage gave, else the name in words."""
+        return self.title or numbers.name(self.name, self.unit)
 
 
 @dataclass(frozen=True)

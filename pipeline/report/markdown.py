@@ -72,7 +72,7 @@ def _section(stage: Stage, figures: count[int]) -> list[str]:
         parts.append(to_markdown(stage.idea))
     if stage.formula:
         parts.append(fenced(stage.formula, "text"))
-    if stage.metrics:
+    if any(metric.listed for metric in stage.metrics):
         parts.append(_metrics(stage))
     parts += [text for block in stage.blocks if (text := _block(block, stage, figures))]
     return parts + _folded(stage)
@@ -90,6 +90,7 @@ def _metrics(stage: Stage) -> str:
             DIRECTIONS[metric.higher_is_better],
         ]
         for metric in stage.metrics
+        if metric.listed
     ]
     return table(["metric", "value", "interval", "unit", "split", "n", "better"], rows)
 

@@ -7,6 +7,8 @@ import math
 from typing import Any
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+_DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+_PREFIXED = ("FLOP", "FLOP/s")
 
 
 def number(value: float) -> str:
@@ -49,8 +51,33 @@ def size(count: float) -> str:
 
 
 def memory(gib: float) -> str:
-    """Return an amount of memory given in GiB."""
-    return size(gib * 1024**3)
+    """Return an amount of memory given in GiB, always in GiB, so that the amounts of a page compare."""
+    return f"{gib:,.2f} GiB" if gib >= 0.1 else f"{number(gib)} GiB"
+
+
+def name(key: str, unit: str) -> str:
+    """Return the key of a figure in words: `num_parameters` counts parameters, `peak_memory_gib` says its unit twice."""
+    words = key.replace("_", " ").split(" ")
+    if words[0] == "num" and len(words) > 1:
+        words = words[1:]
+    if words[-1].lower() == unit.lower() and len(words) > 1:
+        words = words[:-1]
+    return " ".join(words)
+
+
+def unit_for(value: float, unit: str) -> tuple[float, str]:
+    """Return what to divide `value` by, and the unit of the quotient: operations get a prefix (`122.8 GFLOP`)."""
+    if unit not in _PREFIXED or not math.isfinite(value):
+        return 1, unit
+    step = 0
+    while abs(value) >= 1000 ** (step + 1) and step < len(_DECIMAL) - 1:
+        step += 1
+    return 1000**step, _DECIMAL[step] + unit
+
+
+def count(n: int, items: str) -> str:
+    """Return `1 epoch`, `1,234 documents`: the word loses its s where there is one."""
+    return f"{number(n)} {items.removesuffix('s') if n == 1 else items}".rstrip()
 
 
 def cell(value: Any) -> str:

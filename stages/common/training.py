@@ -147,6 +147,7 @@ class Training:
         found = self.saved.resume(self.plan.num_steps)
         start = found.step if found else 0
         self.module.train()
+        self.context.progress(start, self.plan.num_steps)
         for step in range(start, self.plan.num_steps):
             if step in self.plan.evaluation_steps and self.evaluate:
                 self.evaluate(step)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,20 @@ class Project:
 def project(tmp_path: Path) -> Project:
     """Return a project with the toy stage `toy.write`."""
     return Project(tmp_path)
+
+
+@pytest.fixture
+def toys(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project whose folder is on the path of this process."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
+            del sys.modules[name]
+
+    forget()
+    monkeypatch.syspath_prepend(str(project.root))
+    yield project
+    forget()
 
 
 DIAMOND = """

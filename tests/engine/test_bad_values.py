@@ -37,6 +37,13 @@ def test_home_relative_and_unicode_paths_with_blanks_are_found(tmp_path: Path, m
         assert [path.name for path in expand([pattern])] == ["a b.txt"]
 
 
+def test_a_folder_is_read_without_what_is_hidden_in_it(tmp_path: Path) -> None:
+    for name in ("a.txt", "sub/b.txt", ".c.txt", ".git/d.txt", "sub/.cache/deep/e.txt"):
+        (tmp_path / ".work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".work" / name).touch()
+    assert [path.name for path in expand([str(tmp_path / ".work")])] == ["a.txt", "b.txt"]
+
+
 def test_a_file_name_that_is_not_utf8_is_refused_where_names_count(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_text("x")
     hashes = HashCache(tmp_path / "hashes.json")

@@ -29,8 +29,12 @@ def test_run_with_nothing_to_do_says_so_and_where_the_report_is(finished: Projec
 
 
 def test_run_prints_json_on_request(finished: Project) -> None:
-    outcomes = json.loads(finished.groundup("run", "recipe.yaml", "--json"))
-    assert {name: outcome["state"] for name, outcome in outcomes.items()} == {"a": "cached", "b": "cached"}
+    page = finished.root / "runs/r/report.html"
+    page.unlink()
+    out, err = finished.start("run", "recipe.yaml", "--json").communicate(timeout=120)
+    assert {name: outcome["state"] for name, outcome in json.loads(out).items()} == {"a": "cached", "b": "cached"}
+    assert err == "report:  runs/r/report.html\n"
+    assert page.exists(), "as without --json"
 
 
 def test_status_tells_what_is_done_and_what_waits(finished: Project) -> None:
@@ -88,6 +92,8 @@ def test_gc_shows_first_and_removes_only_what_no_run_uses(finished_one: Project)
 
 
 def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
+    fields = '"""What to write, in 100% of cases."""\n        max_size: int | None = None\n        """Most characters."""'
+    project.stage("write", WRITE, CONFIG.replace("text: str", f"text: str\n        {fields}"))
     (project.root / "toy/write/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
 
     def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +108,11 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     assert again.stdout == done.stdout
     assert project.ran() == ["alone"]
     assert "valid integer" in alone("--text", "x", "--size", "many").stderr
-    assert "--size" in alone("--help").stdout
+    told = " ".join(alone("--help").stdout.split())
+    assert "--text VALUE What to write, in 100% of cases. (required)" in told
+    assert "--max-size VALUE Most characters. (default: null)" in told
+    assert told.count("max-size") == told.count("max_size") + 2, "the usage and the list name one spelling"
+    assert "valid integer" in alone("--text", "x", "--max_size", "many").stderr
     recipe = "name: r\nseed: 0\nstages:\n  a: {stage: toy.write, text: alone, size: 5}\n"
     project.recipe(recipe)
     assert "nothing to run" in project.groundup("plan", "recipe.yaml"), "a recipe finds what was made alone"
@@ -186,3 +196,24 @@ def test_a_command_that_goes_on_can_be_typed(project: Project) -> None:
     told = project.groundup("run", "recipe.yaml", code=1, PATH="")
     assert f"go on with:  {sys.executable} -m pipeline run recipe.yaml" in told
     assert f"whole log:  {sys.executable} -m pipeline logs recipe.yaml a --store ." in told
+
+
+def test_a_stage_that_only_leaves_out_cannot_be_forced_or_kept(finished: Project) -> None:
+    for flag in ("--force", "--keep"):
+        told = finished.groundup("plan", "recipe.yaml", "--only", "a", flag, "b", code=2)
+        assert f"{flag} b: --only a does not need 'b'" in told
+    assert "no stage 'c'" in finished.groundup("plan", "recipe.yaml", "--only", "a", "--force", "c", code=2)
+    assert "forced" in finished.groundup("plan", "recipe.yaml", "--only", "b", "--force", "a")
+
+
+def test_a_plan_on_a_new_store_creates_nothing(finished: Project) -> None:
+    assert "2 of 2 stages to run" in finished.groundup("plan", "recipe.yaml", "--store", "new")
+    assert not (finished.root / "new").exists()
+
+
+def test_an_unknown_recipe_names_those_beside_it_and_in_configs(finished: Project) -> None:
+    (finished.root / "configs").mkdir()
+    (finished.root / "configs/small.yaml").touch()
+    assert "did you mean 'recipe.yaml'" in finished.groundup("plan", "recip.yaml", code=2)
+    assert "did you mean 'configs/small.yaml'" in finished.groundup("plan", "small.yaml", code=2)
+    assert "known: configs/small.yaml, recipe.yaml" in finished.groundup("plan", "xyz", code=2)

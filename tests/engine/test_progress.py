@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from pipeline.events import Event
+from pipeline.context import Context
+from pipeline.events import Event, read_events
 from pipeline.progress import how_far, time_left
 
 
@@ -31,3 +34,21 @@ def test_before_there_is_a_pace_and_at_the_end_no_time_is_named() -> None:
     assert time_left(report(0, 0)) is None
     assert time_left(report(0, 5) + report(9, 5)) is None
     assert "left" not in how_far(report(0, 50) + report(9, 100))
+
+
+def test_what_a_stage_does_is_told_until_it_counts_again() -> None:
+    phase = [Event(20, 0, "phase", "saving the model")]
+    assert how_far(phase) == "saving the model"
+    assert how_far(report(10, 0, loss=2.5) + phase) == "saving the model"
+    assert how_far(phase + report(21, 0, loss=2.5)) == "step 0 of 100  loss 2.5"
+
+
+def test_what_is_counted_next_is_told_at_once(tmp_path: Path) -> None:
+    context = Context(tmp_path, {})
+    for unit in ("step", "test window"):
+        for done in range(3):
+            context.progress(done, 1000, unit=unit)
+    context.phase("saving the model")
+    context.progress(3, 1000, unit="test window")
+    told = [event.value for event in read_events(tmp_path / "events.jsonl") if event.name in ("unit", "phase")]
+    assert told == ["step", "test window", "saving the model", "test window"]

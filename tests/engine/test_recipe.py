@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,20 +44,6 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def toys(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project whose folder is on the path of this process."""
-
-    def forget() -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
-            del sys.modules[name]
-
-    forget()
-    monkeypatch.syspath_prepend(str(project.root))
-    yield project
-    forget()
-
-
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_recipe_is_refused_with_place_and_rule(name: str, toys: Project) -> None:
     text, place, rule = BAD[name]
@@ -87,6 +71,13 @@ def test_a_bad_override_is_refused(override: str, rule: str, toys: Project) -> N
     path.write_text(HEAD + GOOD)
     with pytest.raises(RecipeError, match=re.escape(rule)):
         build_graph(load_recipe(path, [override]))
+
+
+def test_two_overrides_of_one_key_are_refused(toys: Project) -> None:
+    path = toys.root / "recipe.yaml"
+    path.write_text(HEAD + GOOD)
+    with pytest.raises(RecipeError, match=r"stages\.a\.size is set twice, to '7' and to '8'; keep one"):
+        load_recipe(path, ["stages.a.size=7", "seed=5", "stages.a.size=8"])
 
 
 def test_an_override_changes_the_value(toys: Project) -> None:

@@ -104,6 +104,38 @@ def test_both_forms_tell_the_recipe_its_command_and_its_figures(node):
         assert "pretrain.depth: 4 -" in text
 
 
+def test_figures_have_names_and_units_for_people(tmp_path):
+    def fill(context):
+        shown = {"higher_is_better": None, "n": 1, "items": "epochs"}
+        context.metric("num_parameters", 5, unit="1", **shown)
+        context.metric("peak_memory_gib", 0.5, unit="GiB", **shown)
+        context.metric("training_flops", 122_776_240_128.0, unit="FLOP", interval=[1e11, 2e11], **shown)
+        context.metric("repeated_4", 0.5, unit="1", title="share of 4-word runs that repeat", **shown)
+        context.metric("hidden", 0.5, unit="1", listed=False, **shown)
+
+    page, markdown = report(ReportNode("a", status="ran", artifact=make_artifact(tmp_path / "a", fill)))
+    rows = [row.strip("| ").split(" | ") for row in markdown.replace("\\", "").splitlines() if row.endswith("| 1 epoch | – |")]
+    assert [row[:4] for row in rows] == [
+        ["parameters", "5", "–", "–"],
+        ["peak memory", "0.5", "–", "GiB"],
+        ["training flops", "122.8", "100 to 200", "GFLOP"],
+        ["share of 4-word runs that repeat", "0.5", "–", "–"],
+    ]
+    shown = text_of(page).split("Engineer's details")[0]
+    assert all(word in shown for row in rows for word in row)
+    assert "hidden" not in shown
+
+
+def test_samples_after_the_third_are_folded(tmp_path):
+    def fill(count):
+        return lambda context: context.section.samples("S", ["text"], [[f"sample {n}"] for n in range(count)])
+
+    three, five = (report(ReportNode("a", status="ran", artifact=make_artifact(tmp_path / str(n), fill(n))))[0] for n in (3, 5))
+    assert "more</summary>" not in three
+    before, after = five.split("<summary>2 more</summary>")
+    assert ("sample 2" in before, "sample 3" in before, "sample 4" in after) == (True, False, True)
+
+
 def test_exact_values_stand_in_the_details(node):
     for text in (text_of(report(node)[0]), report(node)[1].replace("\\", "")):
         assert node.artifact.fingerprint in text

@@ -17,7 +17,10 @@ from pipeline.contract import read_events
 from pipeline.errors import RecipeError, StageError
 from pipeline.graph import build_graph
 from pipeline.recipe import load_recipe
+from stages.common.corpus_io import load_split
+from stages.common.xz import xz_bits_per_byte
 from stages.text.pretrain.config import Config
+from stages.text.pretrain.evaluation import Score
 from stages.text.pretrain.horizon import steps_of_budget
 from stages.text.pretrain.shape import batching, evaluation_steps, shape_of, warmup_and_cooldown
 from tests.equivalence.inputs import STAGE, TINY, make_inputs
@@ -41,6 +44,10 @@ def test_the_model_learns_and_beats_what_knows_only_frequencies(artifact):
     assert artifact.metric("perplexity", "test") == pytest.approx(math.exp(artifact.metric("nats_per_token", "test")))
 
 
+def test_the_compressor_is_measured_as_the_corpus_measures_it(artifact, inputs):
+    assert artifact.metric("bits_per_byte_xz", "test") == xz_bits_per_byte(load_split(inputs["corpus"], "test")["text"])
+
+
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pretrain_losses.json"
 
 
@@ -61,8 +68,28 @@ def test_the_artifact_holds_model_figures_samples_and_card(artifact):
     assert figures == ["figures/bits_per_byte.svg", "figures/loss.svg", "figures/learning_rate.svg"]
     assert all((artifact / figure).is_file() for figure in figures)
     (samples,) = [block for block in section["blocks"] if block["kind"] == "samples"]
-    assert [row[0] for row in samples["rows"]] == ["0", "15", "30"]
+    assert [row[0] for row in samples["rows"]] == ["30", "15", "0"]
     assert "cc0-1.0" in (artifact / "card.md").read_text()
+
+
+def test_the_validation_curve_ends_with_the_finished_model(artifact):
+    curve = {event.step: event.value for event in read_events(artifact / "events.jsonl") if event.name == "validation_loss"}
+    assert list(curve) == [0, 15, 30]
+    assert curve[30] == pytest.approx(artifact.metric("nats_per_token", "validation"), rel=0.1)
+
+
+def test_the_closing_point_of_the_curve_stands_on_the_documents_of_the_others():
+    score = Score(np.array([1.0, 3.0, 100.0]), np.array([1, 3, 1]), np.array([4, 4, 4]))
+    assert score.first(2).nats_per_token == 1.0
+
+
+def test_progress_names_every_part_of_a_training(artifact):
+    events = read_events(artifact / "events.jsonl")
+    told = [event.value for event in events if event.name in ("unit", "phase")]
+    assert told[told.index("preparing the model") :][:2] == ["preparing the model", "step"], "step 0 of 30"
+    assert told[-1].startswith("measuring xz")
+    ending = list(dict.fromkeys(told[max(i for i, words in enumerate(told) if words == "step") + 1 :]))
+    assert ending[:4] == ["validation window", "test window", "writing samples", "saving the model, loading it again"]
 
 
 def test_saved_weights_have_clean_names(artifact):

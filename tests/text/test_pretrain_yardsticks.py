@@ -1,13 +1,12 @@
 """The yardsticks are probabilities: they sum to one, and agree with a count by hand."""
 
-import lzma
 import math
 
 import numpy as np
 import pytest
 
 from stages.common.token_store import write_token_store
-from stages.text.pretrain.yardsticks import bigram_bits, unigram_bits, xz_bits_per_byte
+from stages.text.pretrain.yardsticks import bigram_bits, unigram_bits
 
 VOCAB = 5
 
@@ -39,12 +38,6 @@ def test_bigram_is_witten_bell_by_hand(train, tmp_path):
     bits = bigram_bits(train, store_of(tmp_path, [[1, 2]]), VOCAB, bos_id=0)
     start = (1 + 2 * 4 / 11) / (2 + 2)  # documents begin with 1 and with 3: t = 2
     assert bits == pytest.approx(-math.log2(start) - math.log2((2 + 3 / 11) / (2 + 1)))
-
-
-def test_xz_is_the_size_of_the_compressed_text():
-    texts = ["héllo " * 50, "world " * 50]
-    raw = "".join(texts).encode()
-    assert xz_bits_per_byte(texts) == pytest.approx(8 * len(lzma.compress(raw, preset=9)) / len(raw))
 
 
 def test_document_borders_are_no_bigrams(train):

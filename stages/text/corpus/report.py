@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import lzma
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +11,12 @@ import numpy as np
 from pipeline.contract import Context, write_json
 from stages.common.corpus_io import load_split
 from stages.common.plots import histogram
+from stages.common.xz import xz_bits_per_byte
 from stages.text.corpus.config import Config
 from stages.text.corpus.gates import KINDS
 from stages.text.corpus.origin import Origin
 from stages.text.corpus.overlap import CONTAINED, SEQUENCE_WORDS, Overlap
 from stages.text.corpus.splits import SplitStatistics
-
-XZ_BYTES = 16 << 20
-"""xz sees at most this much of a split; its dictionary is 64 MiB at level 9, so more would only cost time."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +52,6 @@ def write(config: Config, context: Context, origin: Origin, corpus: Corpus) -> N
     (context.directory / "card.md").write_text(_card(origin, statistics), encoding="utf-8")
 
 
-def xz_bits_per_byte(texts: Iterable[str]) -> float:
-    """Return the size of the texts after `xz -9`, in bits per byte: what a general compressor knows about them."""
-    content = bytearray()
-    for text in texts:
-        content += text.encode() + b"\n"
-        if len(content) >= XZ_BYTES:
-            break
-    del content[XZ_BYTES:]
-    # A dictionary above the size of the data changes nothing but the memory that the compressor takes.
-    dictionary = min(64 << 20, max(4096, 1 << len(content).bit_length()))
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]
-    return 8 * len(lzma.compress(bytes(content), format=lzma.FORMAT_XZ, filters=filters)) / max(1, len(content))
-
-
 def statistics_of(origin: Origin, corpus: Corpus, xz: float) -> dict[str, Any]:
     """Return what `statistics.json` holds."""
     return {
@@ -98,15 +80,19 @@ def statistics_of(origin: Origin, corpus: Corpus, xz: float) -> dict[str, Any]:
 def _metrics(context: Context, corpus: Corpus, xz: float) -> None:
     for name, split in corpus.splits.items():
         for what, value in (("documents", split.documents), ("bytes", split.bytes), ("words", split.words)):
-            context.metric(what, value, unit=what, higher_is_better=None, n=split.documents, split=name)
+            context.metric(
+                what, value, unit=what, higher_is_better=None, n=split.documents, split=name, items="documents", listed=False
+            )
     read = sum(split.documents for split in corpus.splits.values()) + corpus.exact_copies + corpus.near_copies
-    context.metric("exact_copies", corpus.exact_copies, unit="documents", higher_is_better=None, n=read)
-    context.metric("near_copies", corpus.near_copies, unit="documents", higher_is_better=None, n=read)
+    context.metric("exact_copies", corpus.exact_copies, unit="documents", higher_is_better=None, n=read, items="documents")
+    context.metric("near_copies", corpus.near_copies, unit="documents", higher_is_better=None, n=read, items="documents")
     for name, overlap in corpus.overlap.items():
         n = overlap.num_documents
-        context.metric("overlap", overlap.share, unit="share of documents", higher_is_better=False, n=n, split=name)
+        shown = {"n": n, "split": name, "items": "documents"}
+        context.metric("overlap", overlap.share, unit="share of documents", higher_is_better=False, **shown)
     n = corpus.splits["test"].documents
-    context.metric("xz_bits_per_byte", xz, unit="bit/byte", higher_is_better=None, n=n, split="test", items="documents")
+    shown = {"n": n, "split": "test", "items": "documents", "title": "bits per byte, xz -9"}
+    context.metric("xz_bits_per_byte", xz, unit="bit/byte", higher_is_better=None, **shown)
 
 
 def _section(context: Context, origin: Origin, statistics: dict[str, Any], figure: str, samples: list[str]) -> None:
@@ -115,7 +101,7 @@ def _section(context: Context, origin: Origin, statistics: dict[str, Any], figur
         title="Corpus",
         idea="Text is cleaned, copies are removed, and what is left is divided into three parts that share no document. The "
         "model learns from train, choices are made on validation, and test is looked at only to say how good the result is.",
-        formula="split(document) = test if h < t, validation if h < t + v, else train, where h = sha256(text) / 2²⁵⁶",
+        formula="h = sha256(text) / 2²⁵⁶\nsplit(text) = test if h < t, validation if h < t + v, else train",
     )
     section.text(f"Source: {origin.source} ({origin.name}). Licence of the texts: {origin.license}.")
     columns = ["split", "documents", "bytes", "words", "words per document"]

@@ -24,7 +24,7 @@ def open_section(context: Context) -> None:
         idea="A language model is a predictor: the fewer bits it needs to tell the next byte of a text that it has never seen, "
         "the more of the language it has learned. What it writes by itself is then compared with real text: does it go "
         "round in circles, and does it copy what it was trained on?",
-        formula="bits per byte = Σ −ln p(token | tokens before it) / (ln 2 · UTF-8 bytes);   perplexity = exp(nats per token)",
+        formula="bits per byte = Σ −ln p(token | tokens before it) / (ln 2 · UTF-8 bytes)\nperplexity = exp(nats per token)",
     )
 
 
@@ -38,10 +38,12 @@ def write_prediction(
         context.metric("bits_per_byte", found.bits_per_byte, unit="bit/byte", **shared, **extra)
         context.metric("nats_per_token", found.nats_per_token, unit="nat/token", **shared)
         context.metric("perplexity", found.perplexity, unit="1", **shared)
-    _metric(context, "batch_logit_difference", invariance.logit_difference, unit="1", n=invariance.num_documents)
     _metric(
-        context, "batch_bits_per_byte_difference", invariance.bits_per_byte_difference, "bit/byte", n=invariance.num_documents
+        context, "batch_logit_difference", invariance.logit_difference, unit="1", n=invariance.num_documents, items="documents"
     )
+    difference = invariance.bits_per_byte_difference
+    shown = {"n": invariance.num_documents, "items": "documents"}
+    _metric(context, "batch_bits_per_byte_difference", difference, "bit/byte", **shown)
     _prediction_blocks(context, predictions)
     context.section.facts(
         "How it was measured",
@@ -77,22 +79,15 @@ def write_repetition(
     context: Context, samples: Mapping[str, float], truths: Mapping[str, float], *, num_samples: int, split: str
 ) -> None:
     """Compare how samples and real texts of equal length repeat themselves."""
-    _metric(context, "repeated_4", samples["repeated_4"], "1", n=num_samples, split=split, real=truths["repeated_4"])
-    context.metric(
-        "distinct_2",
-        samples["distinct_2"],
-        unit="1",
-        higher_is_better=True,
-        n=num_samples,
-        split=split,
-        real=truths["distinct_2"],
-    )
     names = {
         "repeated_4": "4-word runs that repeat within a text",
         "distinct_1": "distinct words over all texts",
         "distinct_2": "distinct 2-word runs over all texts",
         "distinct_3": "distinct 3-word runs over all texts",
     }
+    for key, higher in (("repeated_4", False), ("distinct_2", True)):
+        shown = {"n": num_samples, "items": "samples", "split": split, "title": f"share of {names[key]}"}
+        context.metric(key, samples[key], unit="1", higher_is_better=higher, real=truths[key], **shown)
     context.section.table(
         "Repetition",
         ["share of", "generated", "real text"],
@@ -107,10 +102,10 @@ def write_novelty(context: Context, found: Mapping[str, float | list[str]], *, n
     for size in (4, 8):
         if f"novel_{size}" in found and f"reference_novel_{size}" in found:
             ours, real = found[f"novel_{size}"], found[f"reference_novel_{size}"]
-            context.metric(
-                f"novel_{size}", float(ours), unit="1", higher_is_better=None, n=num_samples, split=split, real=float(real)
-            )
-            rows.append([f"share of {size}-word runs that no training text holds", float(ours), float(real)])
+            title = f"share of {size}-word runs that no training text holds"
+            shown = {"n": num_samples, "items": "samples", "split": split, "title": title}
+            context.metric(f"novel_{size}", float(ours), unit="1", higher_is_better=None, real=float(real), **shown)
+            rows.append([title, float(ours), float(real)])
     for key, label in (
         ("longest_copy_words", "longest copied run, words"),
         ("mean_longest_copy_words", "the same, mean by text"),
@@ -122,6 +117,7 @@ def write_novelty(context: Context, found: Mapping[str, float | list[str]], *, n
         float(found["longest_copy_words"]),
         "word",
         n=num_samples,
+        items="samples",
         split=split,
         real=float(found["reference_longest_copy_words"]),
     )

@@ -124,7 +124,7 @@ class Evaluator:
     def during_training(self, step: int) -> None:
         """Log the bits per byte on some validation documents; the main process alone works."""
         if self.context.is_main:
-            score = self._score(self.validation, lambda *_: self.context.beat())
+            score = self._score(self.validation, lambda done, total: self.context.progress(done, total, unit="validation window"))
             self.context.log(step, validation_bits_per_byte=score.bits_per_byte(self.validation.num_bytes))
 
     def compare(self, domain: str, corpus: Artifact) -> Comparison:
@@ -147,6 +147,7 @@ class Evaluator:
 
     def samples(self) -> list[Sample]:
         """Continue every prompt with and without the adapter."""
+        self.context.phase("writing samples")
         finetuned = self._generate()
         with self.model.disable_adapter():
             base = self._generate()

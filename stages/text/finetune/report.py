@@ -50,7 +50,7 @@ def write_report(config: Config, context: Context, outcome: Outcome, exported: E
         idea="Instead of moving all weights of the pretrained model, LoRA leaves them alone and learns a small correction "
         "beside each: the product of two thin matrices, of which one starts at zero. A few percent of the parameters are "
         "enough to take on a new style, and the correction can be shipped alone or folded into the weights.",
-        formula="W′ = W + (α / r) · B A,  A: r × inputs, B: outputs × r, B = 0 at the start",
+        formula="W′ = W + (α / r) · B A\nA: r × inputs, B: outputs × r, B = 0 at the start",
     )
     _metrics(context, outcome, exported)
     _comparisons(context, outcome)
@@ -76,11 +76,14 @@ def _base_license(context: Context, base: Base) -> str:
 def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
     for row in outcome.comparisons:
         suffix = {"new": "", "old": "_old_domain"}[row.domain]
+        text = {"new": "bits per byte", "old": "bits per byte, old text"}[row.domain]
         documents = {"n": len(row.num_bytes), "split": "test", "items": "documents", "higher_is_better": False}
-        context.metric(f"bits_per_byte{suffix}", row.bits_after, unit="bit/byte", interval=list(row.after_interval), **documents)
-        context.metric(
-            f"bits_per_byte{suffix}_before", row.bits_before, unit="bit/byte", interval=list(row.before_interval), **documents
-        )
+        for key, title, value, interval in (
+            ("", text, row.bits_after, row.after_interval),
+            ("_before", f"{text}, before", row.bits_before, row.before_interval),
+        ):
+            shown = documents | {"title": title, "interval": list(interval)}
+            context.metric(f"bits_per_byte{suffix}{key}", value, unit="bit/byte", **shown)
         context.metric(
             f"bits_per_byte{suffix}_change",
             row.change,
@@ -88,6 +91,7 @@ def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
             interval=list(row.interval),
             separable=row.is_separable,
             headline=True,
+            title=f"change of {text}",
             **documents,
         )
     cost = {

@@ -61,6 +61,7 @@ def run(config: Config, context: Context) -> None:
     trained = train(config, context)
     if context.is_main:
         outcome = _measure(trained)
+        context.phase("saving adapter and merged model, loading them again")
         probe = trained.rows.batch(range(_PROBE_ROWS)).input_ids[:, :_PROBE_LENGTH]
         exported = export(
             trained.model,
@@ -85,6 +86,7 @@ def _wait_for_main(context: Context) -> None:
 
 def train(config: Config, context: Context) -> Trained:
     """Open the base and train an adapter on it, from the newest checkpoint if there is one."""
+    context.phase("opening the base")
     base = open_base(config, context)
     accelerator = devices.make_accelerator(context)
     devices.set_up_threads(context, accelerator)
@@ -92,6 +94,7 @@ def train(config: Config, context: Context) -> Trained:
     plain = load_causal_lm(base.folder, device=accelerator.device)
     sha256_before = base_sha256(plain)
     rows = _rows(config, context, accelerator, plain, tokenizer)
+    context.phase("preparing the adapter")
     model = attach_lora(
         plain,
         r=config.r,

@@ -93,6 +93,7 @@ def with_horizon(config: Config, context: Context, training: Training) -> Traini
     """Return the plan with its number of steps; a horizon in minutes is measured once and kept in `resolved.json`."""
     plan = training.plan
     if config.budget_minutes is not None:
+        context.phase("measuring how long a step takes")
         seconds = 1.0 if "num_steps" in context.resolved() else training.seconds_per_step()
         affordable = max(1, int(60 * config.budget_minutes / seconds))
         num_steps = int(resolve(context, training.accelerator, "num_steps", lambda: affordable))

@@ -44,6 +44,10 @@ class Score:
         """Mean negative log-likelihood of a content token."""
         return float(self.nll_nats.sum() / self.num_tokens.sum())
 
+    def first(self, count: int) -> Score:
+        """Return the score of the first `count` documents."""
+        return Score(self.nll_nats[:count], self.num_tokens[:count], self.num_bytes[:count])
+
     def interval(self, seed: int) -> list[float]:
         """Return the 95 % bootstrap interval of the bits per byte, over documents."""
         return [float(bound) for bound in ratio_interval(self.nll_nats / math.log(2), self.num_bytes, seed=seed)]
@@ -71,23 +75,27 @@ class Evaluator:
 
     def __call__(self, step: int) -> None:
         """Score some validation documents and log the samples, after `step` steps."""
-        score = self.score(self.validation)
+        score = self.score(self.validation, "validation")
         samples = self.samples() if self.context.is_main else []
-        values: dict[str, float | str] = {f"sample_{index}": text for index, text in enumerate(samples)}
-        self.context.log(step, validation_bits_per_byte=score.bits_per_byte, validation_loss=score.nats_per_token, **values)
+        self.log_loss(step, score, **{f"sample_{index}": text for index, text in enumerate(samples)})
 
-    def score(self, documents: Documents) -> Score:
-        """Score `documents`, every process a part of them."""
+    def log_loss(self, step: int, score: Score, **samples: str) -> None:
+        """Add a point to the validation curve."""
+        self.context.log(step, validation_bits_per_byte=score.bits_per_byte, validation_loss=score.nats_per_token, **samples)
+
+    def score(self, documents: Documents, split: str) -> Score:
+        """Score `documents` of `split`, every process a part of them."""
         size = len(documents.tokens)
         mine = range(self.accelerator.process_index, size, self.accelerator.num_processes)
         nll = torch.zeros(size, dtype=torch.float64, device=self.accelerator.device)
         if any(documents.tokens[index] for index in mine):
-            nll[mine.start :: mine.step] = torch.from_numpy(self._nll([documents.tokens[index] for index in mine])).to(nll.device)
+            found = self._nll([documents.tokens[index] for index in mine], split)
+            nll[mine.start :: mine.step] = torch.from_numpy(found).to(nll.device)
         total = self.accelerator.reduce(nll, "sum").cpu().numpy()
         lengths = np.array([len(tokens) for tokens in documents.tokens], np.int64)
         return Score(nll_nats=total, num_tokens=lengths, num_bytes=documents.num_bytes)
 
-    def _nll(self, documents: Sequence[list[int]]) -> NDArray[np.float64]:
+    def _nll(self, documents: Sequence[list[int]], split: str) -> NDArray[np.float64]:
         dtype = self.autocast_dtype
         with torch.autocast(self.accelerator.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             scores = score_documents(
@@ -97,7 +105,7 @@ class Evaluator:
                 eos_id=self.eos_id,
                 context_length=self.context_length,
                 batch_size=max(1, 4096 // self.context_length),
-                on_progress=lambda *_: self.context.beat(),
+                on_progress=lambda done, total: self.context.progress(done, total, unit=f"{split} window"),
             )
         return scores.nll_nats
 
@@ -107,6 +115,7 @@ class Evaluator:
         room = self.context_length - longest - 1
         if room < 1:
             return []
+        self.context.phase("writing samples")
         texts = generate_texts(
             self.model,
             self.tokenizer,

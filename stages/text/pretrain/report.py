@@ -14,10 +14,11 @@ from stages.common import devices, plots
 from stages.common.corpus_io import license_of, load_split
 from stages.common.token_store import TokenStore
 from stages.common.training import TrainingPlan, TrainingSummary
+from stages.common.xz import xz_bits_per_byte
 from stages.text.pretrain.config import Config
 from stages.text.pretrain.evaluation import Score
 from stages.text.pretrain.shape import Shape, learning_rates
-from stages.text.pretrain.yardsticks import bigram_bits, bits_per_byte, unigram_bits, xz_bits_per_byte
+from stages.text.pretrain.yardsticks import bigram_bits, bits_per_byte, unigram_bits
 
 Curve = tuple[list[float], list[float]]
 Speed = dict[str, tuple[float, str, bool | None]]
@@ -85,8 +86,8 @@ def _metrics(config: Config, context: Context, outcome: Outcome, yardsticks: dic
         context.metric("perplexity", math.exp(score.nats_per_token), unit="1", **documents)
     for name, value in yardsticks.items():
         n = len(outcome.test.nll_nats)
-        label = f"bits_per_byte_{name.split()[0]}"
-        context.metric(label, value, unit="bit/byte", higher_is_better=False, n=n, split="test", items="documents")
+        shown = {"n": n, "split": "test", "items": "documents", "title": f"bits per byte, {name}"}
+        context.metric(f"bits_per_byte_{name.split()[0]}", value, unit="bit/byte", higher_is_better=False, **shown)
     for name, (value, unit, higher) in speed.items():
         context.metric(name, value, unit=unit, higher_is_better=higher, n=outcome.plan.num_steps, items="steps")
     for name in ("padded_share", "split_share"):
@@ -161,8 +162,12 @@ def _samples(context: Context, config: Config, outcome: Outcome) -> None:
             rows.setdefault(event.step, {})[int(event.name.removeprefix("sample_"))] = str(event.value)
     rows[outcome.plan.num_steps] = dict(enumerate(outcome.samples))
     columns = ["after step", *(f"opening {prompt!r}" if prompt else "no opening" for prompt in config.prompts)]
-    table = [[str(step), *(rows[step].get(index, "") for index in range(len(config.prompts)))] for step in sorted(rows)]
-    caption = "The same openings and the same random numbers every time; only the weights changed."
+    table = [
+        [str(step), *(rows[step].get(index, "") for index in range(len(config.prompts)))] for step in sorted(rows, reverse=True)
+    ]
+    caption = (
+        "The same openings and the same random numbers every time; only the weights changed. The finished model comes first."
+    )
     context.section.samples("Samples while it learns", columns, table, caption=caption)
     text = "\n\n".join("\n---\n".join(row) for row in table)
     write_bytes(context.samples / "during_training.txt", (text + "\n").encode())

@@ -45,6 +45,7 @@ def run(config: Config, context: Context) -> None:
     tokenizer = load_tokenizer(context.input("tokenizer") / "tokenizer")
     stores = token_stores(context, tokenizer)
     shape = dial.shape_of(config, len(tokenizer))
+    context.phase("preparing the model")
     model = _fresh_model(config, shape, tokenizer, stores["train"]).to(accelerator.device)
     on_gpu = accelerator.device.type == "cuda"
     cut = dial.batching(config, shape, num_processes=accelerator.num_processes, on_gpu=on_gpu)
@@ -64,20 +65,24 @@ def run(config: Config, context: Context) -> None:
     training = _training(config, context, evaluator, rows, shape, cut)
     training.plan = _plan(config, context, training, evaluator, shape, cut)
     summary = training.run()
+    validation = evaluator.score(documents_of(context, stores["validation"], "validation"), "validation")
+    evaluator.log_loss(training.plan.num_steps, validation.first(len(evaluator.validation.tokens)))
     outcome = Outcome(
         summary=summary,
         plan=training.plan,
         positions_per_step=cut.positions_per_step,
         shape=shape,
         dtype=dtype,
-        validation=evaluator.score(documents_of(context, stores["validation"], "validation")),
-        test=evaluator.score(documents_of(context, stores["test"], "test")),
+        validation=validation,
+        test=evaluator.score(documents_of(context, stores["test"], "test"), "test"),
         samples=evaluator.samples() if context.is_main else [],
         waste=rows.waste(),
         num_processes=accelerator.num_processes,
     )
     if context.is_main:
+        context.phase("saving the model, loading it again")
         difference = save_model(model, context.input("tokenizer") / "tokenizer", context.directory)
+        context.phase("measuring xz, bigrams and the speed of the machine")
         write_report(config, context, model, stores, outcome, reload_difference=difference)
     accelerator.wait_for_everyone()
 
@@ -160,6 +165,7 @@ def _plan(
     if config.budget_minutes is None:
         steps = steps_without_budget(config, shape, tokens_per_step=cut.positions_per_step)
     else:
+        context.phase("measuring how long a step takes")
         seconds = 0.0 if "num_steps" in context.resolved() else training.seconds_per_step()
         steps = devices.resolve(
             context,

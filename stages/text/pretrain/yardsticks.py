@@ -1,13 +1,11 @@
-"""What simpler things need for the same test text, in bits per byte: xz, a unigram and a bigram model of the tokens.
+"""What simpler models need for the same test text, in bits: a unigram and a bigram model of the tokens.
 
-All exclude the end of documents, as the headline of the model does. The token models are trained on the training split.
+Both exclude the end of documents, as the headline of the model does, and are trained on the training split.
 """
 
 from __future__ import annotations
 
-import lzma
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +14,6 @@ from stages.common.token_store import TokenStore
 
 MOST_TOKENS = 50_000_000
 """Training tokens that the token models count at most; the report states how many were counted."""
-
-
-def xz_bits_per_byte(texts: Iterable[str]) -> float:
-    """Return the size of `texts`, compressed as one stream by xz -9, in bits per byte."""
-    compressor = lzma.LZMACompressor(preset=9)
-    size, num_bytes = 0, 0
-    for text in texts:
-        raw = text.encode()
-        size, num_bytes = size + len(compressor.compress(raw)), num_bytes + len(raw)
-    return 8 * (size + len(compressor.flush())) / num_bytes
 
 
 def unigram_bits(train: TokenStore, test: TokenStore, vocab_size: int) -> float:

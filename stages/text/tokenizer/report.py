@@ -45,14 +45,13 @@ def write_metrics(context: Context, measured: Mapping[str, Measured], facts: Fac
             items="documents",
         )
     unused = int(_unused(measured["train"].counts))
-    context.metric(
-        "unused_tokens", unused, unit="token", higher_is_better=False, n=vocab_size - len(SPECIAL_TOKENS), split="train"
-    )
+    shown = {"n": vocab_size - len(SPECIAL_TOKENS), "split": "train", "items": "tokens"}
+    context.metric("unused_tokens", unused, unit="token", higher_is_better=False, **shown)
     num_documents = sum(values.num_documents for values in measured.values())
     speed = encode_speed(measured)
-    context.metric("encode_megabytes_per_second", speed, unit="MB/s", higher_is_better=True, n=num_documents)
+    context.metric("encode_megabytes_per_second", speed, unit="MB/s", higher_is_better=True, n=num_documents, items="documents")
     context.metric("training_seconds", facts.seconds, unit="s", higher_is_better=False, n=facts.learned_bytes, items="bytes")
-    context.metric("peak_memory_gib", facts.peak_memory_gib, unit="GiB", higher_is_better=False, n=1)
+    context.metric("peak_memory_gib", facts.peak_memory_gib, unit="GiB", higher_is_better=False, n=1, items="runs")
 
 
 def encode_speed(measured: Mapping[str, Measured]) -> float:
@@ -76,7 +75,7 @@ def write_section(
         idea="A model reads numbers, so text is cut into tokens: byte-pair encoding starts from the 256 bytes and again and "
         "again glues the neighbouring pair that occurs most often into a new token. Frequent words end as one token, rare "
         "ones as a few, and every text can be written and comes back exactly.",
-        formula="next merge = argmax over pairs (a, b) of count(a b);   bytes per token = UTF-8 bytes / tokens",
+        formula="next merge = argmax over pairs (a, b) of count(a b)\nbytes per token = UTF-8 bytes / tokens",
     )
     _split_table(context, measured)
     _merge_curve(context, tokenizer, sample)
