@@ -1,0 +1,48 @@
+"""The recipes of the image wing fit its stages, and keep the promise of one budget and one set of seeds for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.graph import build_graph
+from pipeline.recipe import load_recipe
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+FAMILIES = ("vae", "gan", "flow_coupling", "flow_autoregressive", "flow_matching", "diffusion")
+SEEDS = {"quickstart_images": 1, "images": 3, "images_report": 5, "images_fashion": 1, "images_gpu": 1}
+
+
+@pytest.fixture(params=SEEDS)
+def recipe(request):
+    return request.param, build_graph(load_recipe(CONFIGS / f"{request.param}.yaml"))
+
+
+def cells(nodes, stage):
+    return [node.config for name, node in nodes.items() if name.partition("@")[0] == stage]
+
+
+def test_all_families_have_one_budget_one_number_of_samples_and_the_same_seeds(recipe):
+    name, nodes = recipe
+    found = {family: cells(nodes, family) for family in FAMILIES}
+    assert {len(configs) for configs in found.values()} == {SEEDS[name]}
+    assert len({config.budget_tflop for configs in found.values() for config in configs}) == 1
+    assert len({config.num_samples for configs in (*found.values(), cells(nodes, "classic")) for config in configs}) == 1
+    assert len({tuple(config.seed for config in configs) for configs in found.values()}) == 1
+
+
+def test_the_comparison_takes_every_family_and_every_seed(recipe):
+    _, nodes = recipe
+    taken = nodes["compare"].needs["models"]
+    wanted = [name for name in nodes if name.partition("@")[0] in (*FAMILIES, "classic")]
+    assert sorted(taken) == sorted(wanted)
+
+
+def test_the_report_gives_every_family_the_same_number_of_trials_at_a_quarter_of_the_budget():
+    nodes = build_graph(load_recipe(CONFIGS / "images_report.yaml"))
+    trials = {family: cells(nodes, f"trials_{family}") for family in FAMILIES}
+    assert {len(configs) for configs in trials.values()} == {6}
+    budgets = {config.budget_tflop for configs in trials.values() for config in configs}
+    assert budgets == {cells(nodes, "vae")[0].budget_tflop / 4}
+    assert {nodes[f"choice_{family}"].config.split for family in FAMILIES} == {"validation"}
