@@ -14,9 +14,10 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 class Config(ImageModelConfig):
     """A generator learns to make images that a discriminator, trained beside it, cannot tell from real ones."""
 
-    batch_size: Count = 128
-    """Images in one step over all processes; a step trains the discriminator once and the generator once."""
-    learning_rate: Rate = 5e-4
+    batch_size: Count = 32
+    """Images in one step over all processes; a step trains the discriminator once and the generator once. A game needs many
+    moves: at the same FLOPs small batches did better than large ones."""
+    learning_rate: Rate = 2e-3
     """Largest learning rate of both networks; it rises over a tenth of the steps and falls to zero along a cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay of AdamW; 0 is plain Adam."""
@@ -36,8 +37,9 @@ class Config(ImageModelConfig):
     """Numbers in a latent, drawn from a standard normal distribution."""
     generator_size: Count = 64
     """Feature maps of the generator at its coarsest level, a multiple of 2^num_levels."""
-    discriminator_size: Count = 64
-    """Feature maps of the discriminator at its coarsest level, a multiple of 2^num_levels."""
+    discriminator_size: Count = 32
+    """Feature maps of the discriminator at its coarsest level, a multiple of 2^num_levels. With its penalties it takes most of
+    the FLOPs of a step, so a smaller one leaves more steps to a budget."""
     num_levels: Count = 2
     """How often the sides of an image are halved on the way to the coarsest level."""
     num_blocks: Count = 1
