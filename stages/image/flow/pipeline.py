@@ -1,0 +1,56 @@
+"""Sample a trained flow the way diffusers' pipelines are called: `FlowPipeline.from_pretrained(directory)(batch_size=4)`.
+
+The class of the flow is named in `model_index.json` by its module, so it loads wherever this checkout is on the path.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+
+from pipeline.errors import DataError
+from stages.common.images.grid import quantise
+from stages.image.flow.flows import ImageFlow
+
+OUTPUT_TYPES = ("pil", "np", "pt")
+
+
+class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Images from a flow: latents of the base, taken back through the transforms; no scheduler."""
+
+    model_cpu_offload_seq = "flow"
+
+    def __init__(self, flow: ImageFlow) -> None:
+        super().__init__()
+        self.register_modules(flow=flow)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        generator: torch.Generator | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Draw images.
+
+        Args:
+            batch_size: number of images.
+            generator: a CPU generator for the latents, so that the same seed gives the same images on every device.
+            output_type: `pil` (a list of images), `np` (float, B, H, W, C) or `pt` (float, B, C, H, W); floats are in [0, 1].
+            return_dict: return an object with `images`, else a tuple.
+
+        Raises:
+            DataError: another output type.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise DataError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        levels = self.flow.config.levels
+        latents = torch.rand(batch_size, *self.flow.latent_shape, generator=generator)
+        values = self.flow.inverse(latents.to(self._execution_device, self.flow.dtype))
+        images = quantise(values.float(), levels).float() / (levels - 1)
+        self.maybe_free_model_hooks()
+        shown = images if output_type == "pt" else images.cpu().permute(0, 2, 3, 1).numpy()
+        if output_type == "pil":
+            shown = self.numpy_to_pil(shown)
+        return ImagePipelineOutput(images=shown) if return_dict else (shown,)
