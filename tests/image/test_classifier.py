@@ -116,6 +116,7 @@ def test_the_report_shows_the_panel_of_faults_with_n_and_intervals(made):
     assert "license: cc-by-4.0" in (made / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(toy, whole, tmp_path):
     again, other = (
         run_stage(STAGE, tmp_path / name, TINY | seed, {"images": toy}) for name, seed in (("again", {}), ("other", {"seed": 9}))
@@ -126,6 +127,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(toy, 
         assert files(whole)[weights] != files(other)[weights]
 
 
+@pytest.mark.slow
 def test_a_stopped_stage_keeps_the_finished_extractors_and_ends_as_if_never_stopped(toy, whole, tmp_path):
     config = Config.parse(TINY, where=STAGE)
 
@@ -145,6 +147,7 @@ def test_a_stopped_stage_keeps_the_finished_extractors_and_ends_as_if_never_stop
     assert files(commit(STAGE, config, context)) == files(whole)
 
 
+@pytest.mark.slow
 def test_a_half_written_extractor_is_not_taken_for_a_finished_one(toy, whole, tmp_path):
     leftover = tmp_path / "killed" / "checkpoints" / "extractors" / ".partial" / "supervised-0"
     leftover.mkdir(parents=True)
@@ -163,6 +166,7 @@ def test_an_extractor_that_is_not_above_chance_is_refused(toy, tmp_path):
         run_stage(STAGE, tmp_path / "out", TINY, {"images": images})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["none", "one class"])
 def test_images_without_two_classes_get_the_extractors_that_need_no_labels(toy, tmp_path, labels):
     def strip(split):
@@ -175,6 +179,7 @@ def test_images_without_two_classes_get_the_extractors_that_need_no_labels(toy, 
     assert any("have no labels" in block.get("text", "") for block in section_of(made)["blocks"])
 
 
+@pytest.mark.slow
 def test_images_without_a_label_are_left_out_of_what_needs_labels(toy, tmp_path):
     def some(split):
         labels = split.labels.clone()
@@ -188,6 +193,7 @@ def test_images_without_a_label_are_left_out_of_what_needs_labels(toy, tmp_path)
     assert rows["rotation_accuracy", "test"] == 60
 
 
+@pytest.mark.slow
 def test_images_that_are_not_square_are_turned_by_half_a_circle_only(tmp_path):
     made = run_stage(STAGE, tmp_path / "out", TINY, {"images": toy_artifact(tmp_path / "images", height=3, width=5, num=120)})
     assert [entry["num_outputs"] for entry in json.loads((made / "extractors.json").read_text())] == [2, 2, 2, 0]

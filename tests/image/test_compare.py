@@ -193,6 +193,7 @@ def test_the_same_models_give_the_same_files(tmp_path, images, extractors, model
     assert [name for name in names if again.record.files[name] != compared.record.files[name]] == []
 
 
+@pytest.mark.slow
 def test_with_three_seeds_intervals_are_over_seeds_and_a_longer_training_gets_no_verdict(tmp_path, images, extractors):
     found = []
     for seed in (1, 2, 3):
@@ -209,6 +210,7 @@ def test_with_three_seeds_intervals_are_over_seeds_and_a_longer_training_gets_no
     assert {pair["note"] for pair in unfair} == {"budgets are not matched: no verdict"}
 
 
+@pytest.mark.slow
 def test_artifacts_of_the_shared_driver_are_read_as_they_are(tmp_path, images, extractors):
     found = []
     for decay in (0.5, 0.9):

@@ -32,6 +32,7 @@ def labels_of(images, models):
     return [one.label for one in load_contestants(images, images, models)]
 
 
+@pytest.mark.slow
 def test_trainings_that_differ_only_by_their_seed_are_one_model(images, make):
     models = [make(f"{family}{seed}", family=family, seed=seed) for seed in (2, 1) for family in ("gan", "vae")]
     found = load_contestants(images, images, models)

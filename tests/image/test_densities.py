@@ -140,12 +140,14 @@ def gap(flow, shape):
     return float(short.mean()), float(short.std() / math.sqrt(len(points)))
 
 
+@pytest.mark.slow
 @BOTH
 def test_no_flow_is_better_than_the_truth(kind, trained):
     mean, error = gap(trained[kind], PLANES[kind])
     assert mean > -3 * error
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_linear_gaussian_is_learnt_in_a_short_training(kind, trained):
     mean, _ = gap(trained[kind], PLANES[kind])

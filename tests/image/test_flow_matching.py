@@ -205,6 +205,7 @@ def test_plain_diffusers_makes_our_samples_in_a_clean_process(tmp_path):
     assert float((made != ours).float().mean()) < 0.01  # rounding may move a value over the border of a bin
 
 
+@pytest.mark.slow
 def test_the_stage_runs_and_leaves_pictures_and_numbers(tmp_path):
     images = toy_artifact(tmp_path / "images", num=32)
     values = TINY | {
