@@ -75,7 +75,7 @@ def _run(job: Job, partial: Path, index: int) -> None:
         offline=job.offline,
     )
     context.listen_for_stop()
-    context.beat()
+    context.phase("loading libraries")
     config = importlib.import_module(f"{job.stage}.config").Config.parse(job.config, where=job.node)
     importlib.import_module(f"{job.stage}.run").run(config, context)
     context.finish()

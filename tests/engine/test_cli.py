@@ -55,6 +55,7 @@ def test_logs_show_what_a_stage_printed(project: Project) -> None:
     )
     project.recipe("name: r\nstages:\n  a: {stage: toy.talk, text: a}\n")
     project.groundup("run", "recipe.yaml")
+    assert "loading libraries" in (project.root / "runs/r/a/events.jsonl").read_text(), "before it can tell anything itself"
     assert "hello from inside" in project.groundup("logs", "recipe.yaml", "a")
     assert "did you mean 'a'" in project.groundup("logs", "recipe.yaml", "aa", code=2)
 
