@@ -121,7 +121,7 @@ def test_the_slider_shows_the_pixels_of_each_share_of_the_budget(pages, width):
 
 def test_another_model_brings_its_own_figures(pages):
     page = pages[1000]
-    assert page["facts"] == "distance (0 real, 1 pixels)0.20 ± 0.25"
+    assert page["facts"] == "distance (0 real, 1 pixels)0.20\u00a0±\u00a00.25"
     assert page["other"] == {"name": "after all of the budget", "facts": "recall0.25"}
 
 

@@ -19,21 +19,20 @@ from stages.image.compare.statistics import LEAST_SEEDS, Estimate, estimate
 from stages.image.compare.study import COLUMNS, Pair, Study, classic_pairs, compare_bits, compare_pairs, trained_pairs
 from stages.image.compare.wording import short
 
-METRICS = ("fd_ratio", "coverage", "hf_ratio", "nn_ratio", "bits_per_dim", "latency_ms_per_image")
-"""Numbers of each model that go into `metrics.json`; all are in `table.csv`."""
+METRICS = ("fd_ratio", "bits_per_dim")
+"""Numbers of each model that go into `metrics.json`; all are in `table.csv` and `comparison.json`."""
 PAIR_COLUMNS = ["first", "second", "first − second", "95 % interval", "p (Holm)", "verdict", "stands on"]
 
 
 def open_section(context: Context, study: Study) -> None:
     """Say what the stage is about, how to read its figures, and show the first table."""
-    families, split = study.families(), study.split
+    families = study.families()
     context.section.describe(
         title="Families side by side" if len(families) > 1 else f"Settings of one family side by side: {families[0]}",
         idea="Every family learned from the same images with the same amount of computing, and what it draws is held against "
         "real images that none of them saw. No single number decides: an image may be sharp and copied, a model may predict "
         "pixels well and draw badly, so quality, variety, memory, likelihood and cost stand beside each other.",
-        formula=f"distance = (FD(samples, {split}) − FD(train, {split})) / "
-        f"(FD(independent pixels, {split}) − FD(train, {split}))",
+        formula="distance = (FD(samples) − FD(train images)) / (FD(independent pixels) − FD(train images))",
     )
     context.section.text(how_to_read(study))
     context.section.table(
@@ -112,7 +111,7 @@ def write_claims(context: Context, claims: Sequence[Claim]) -> None:
     """Add the course's sentences with their outcome; none where there is one family only."""
     if not claims:
         return
-    context.section.samples(
+    context.section.table(
         "What is said of the families, tested",
         ["claim", "outcome", "figures", "statistic and rule"],
         [[claim.sentence, claim.outcome, claim.evidence, f"{claim.statistic}. Holds if: {claim.rule}."] for claim in claims],
@@ -143,7 +142,9 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
                 )
     if tested := [claim for claim in claims if claim.outcome != "cannot be tested here"]:
         held = sum(claim.outcome == "holds" for claim in tested)
-        context.metric("claims_that_hold", held, unit="1", higher_is_better=None, n=len(tested), items="claims tested")
+        context.metric(
+            "claims_that_hold", held, unit="1", higher_is_better=None, n=len(tested), items="claims tested", headline=True
+        )
 
 
 def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: Sequence[Claim]) -> None:

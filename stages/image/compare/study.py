@@ -35,14 +35,14 @@ class Column:
         title: for people, with the unit.
         unit: alone.
         higher_is_better: None where there is no better, such as a ratio that should be 1.
-        is_cost: measured once for each training, not a property of the samples.
+        is_count: a whole number, the same for each seed.
     """
 
     key: str
     title: str
     unit: str
     higher_is_better: bool | None
-    is_cost: bool = False
+    is_count: bool = False
 
 
 COLUMNS = {
@@ -64,15 +64,15 @@ COLUMNS = {
         Column(key="duplicate_share", title="exact copies of train", unit="1", higher_is_better=False),
         Column(key="bits_per_dim", title="bit/dim", unit="bit/dim", higher_is_better=False),
         Column(key="bits_gap", title="bit/dim above train", unit="bit/dim", higher_is_better=None),
-        Column(key="parameters", title="parameters", unit="1", higher_is_better=None, is_cost=True),
-        Column(key="extra_parameters", title="for training only", unit="1", higher_is_better=None, is_cost=True),
-        Column(key="training_tflop", title="training, TFLOP", unit="TFLOP", higher_is_better=None, is_cost=True),
-        Column(key="wall_seconds", title="training, s", unit="s", higher_is_better=False, is_cost=True),
-        Column(key="cpu_seconds", title="training, CPU s", unit="s", higher_is_better=False, is_cost=True),
-        Column(key="peak_memory_gib", title="memory, GiB", unit="GiB", higher_is_better=False, is_cost=True),
-        Column(key="latency_ms_per_image", title="ms/image", unit="ms", higher_is_better=False, is_cost=True),
-        Column(key="num_function_evaluations", title="calls/image", unit="1", higher_is_better=False, is_cost=True),
-        Column(key="gradient_spread", title="spread of ln gradient norm", unit="1", higher_is_better=False, is_cost=True),
+        Column(key="parameters", title="parameters", unit="1", higher_is_better=None, is_count=True),
+        Column(key="extra_parameters", title="for training only", unit="1", higher_is_better=None, is_count=True),
+        Column(key="training_tflop", title="training, TFLOP", unit="TFLOP", higher_is_better=None),
+        Column(key="wall_seconds", title="training, s", unit="s", higher_is_better=False),
+        Column(key="cpu_seconds", title="training, CPU s", unit="s", higher_is_better=False),
+        Column(key="peak_memory_gib", title="memory, GiB", unit="GiB", higher_is_better=False),
+        Column(key="latency_ms_per_image", title="ms/image", unit="ms", higher_is_better=False),
+        Column(key="num_function_evaluations", title="calls/image", unit="1", higher_is_better=False, is_count=True),
+        Column(key="gradient_spread", title="spread of ln gradient norm", unit="1", higher_is_better=False),
     )
 }
 

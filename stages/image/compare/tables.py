@@ -29,7 +29,7 @@ COST = (
     "latency_ms_per_image",
     "num_function_evaluations",
 )
-STAR = "★ "
+STAR = "★\u00a0"
 
 
 def columns_of(keys: Sequence[str]) -> list[str]:
@@ -105,12 +105,9 @@ def _cell(study: Study, one: Contestant, key: str, best: str | None) -> str | No
     found = study.estimate(one.label, key)
     if found is None:
         return None
-    if COLUMNS[key].is_cost and found.high == found.low:
-        text = short(found.mean) if key != "parameters" else f"{found.mean:,.0f}"
-    else:
-        text = plus_minus(found)
+    text = f"{found.mean:,.0f}" if COLUMNS[key].is_count else plus_minus(found)
     if key == "bits_per_dim":
-        text = f"{text} ({one.kind})"
+        text = f"{text}, {one.kind}"
     return STAR + text if one.label == best else text
 
 

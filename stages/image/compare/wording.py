@@ -24,17 +24,17 @@ def with_interval(found: Estimate) -> str:
 
 
 def plus_minus(found: Estimate) -> str:
-    """Return `0.57 ± 0.05`, digits as far as the interval reaches, `~` in place of `±` where samples alone were varied."""
-    if found.method == "none":
-        return short(found.mean)
-    reach = (found.high - found.low) / 2
+    """Return `0.57 ± 0.05`, to two digits of the interval and four of the mean; `~` where samples alone were varied."""
+    reach = 0.0 if found.method == "none" else (found.high - found.low) / 2
     if reach == 0:
         return short(found.mean)
-    decimals = max(0, 1 - math.floor(math.log10(reach)))
-    if decimals > 6:
-        return short(found.mean)
+    decimals = 1 - math.floor(math.log10(reach))
+    if found.mean:
+        decimals = min(decimals, 3 - math.floor(math.log10(abs(found.mean))))
+    decimals = min(max(decimals, 0), 6)
     sign = "±" if found.method == "seeds" else "~"
-    return f"{found.mean:,.{decimals}f} {sign} {reach:,.{decimals}f}".replace("-", "−")
+    # Blanks that do not break: a table keeps mean and interval on one line.
+    return f"{found.mean:,.{decimals}f}\u00a0{sign}\u00a0{reach:,.{decimals}f}".replace("-", "−")
 
 
 def on_what(found: Estimate) -> str:
