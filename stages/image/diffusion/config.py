@@ -6,13 +6,17 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from stages.common.images.config import Count
+from stages.common.images.config import Count, Rate
 from stages.common.images.unet_config import UNetConfig
 
 
 class Config(UNetConfig):
     """A U-Net that predicts the noise in an image (DDPM), with the cosine schedule."""
 
+    batch_size: Count = 32
+    """Images in one step over all processes."""
+    learning_rate: Rate = 2e-3
+    """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
     num_timesteps: Count = 200
     """Steps T from an image to pure noise; the network knows each, and the bound on the likelihood adds up all of them."""
 

@@ -9,7 +9,11 @@ from stages.common.images.unet_config import UNetConfig
 class Config(UNetConfig):
     """A U-Net that predicts the velocity along straight lines from noise (t = 0) to images (t = 1)."""
 
-    time_mean: float = 0.0
+    batch_size: Count = 32
+    """Images in one step over all processes."""
+    learning_rate: Rate = 4e-3
+    """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
+    time_mean: float = 0.5
     """Mean of the logit of the times that are trained, 1; above 0: more times near the images."""
 
     time_scale: Rate = 1.0

@@ -6,12 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.common.images.config import Count, ImageModelConfig
+from stages.common.images.config import Count, ImageModelConfig, Rate
 
 
 class Config(ImageModelConfig):
     """An encoder squeezes an image into a few noisy numbers, a decoder says how probable each image is given them."""
 
+    batch_size: Count = 64
+    """Images in one step over all processes."""
+    learning_rate: Rate = 3e-3
+    """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
     architecture: Literal["small", "autoencoder_kl"] = "small"
     """small: latents without a place, for 8x8 to 32x32. autoencoder_kl: diffusers' AutoencoderKL, latents on a small map."""
     latent_channels: Count = 16
