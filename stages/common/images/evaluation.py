@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import kendalltau
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pipeline.errors import DataError
@@ -114,7 +115,7 @@ class Evaluator:
         self._halves = [generator.permutation(num_samples)[: num_samples // 2] for _ in range(num_halves)]
         self.real = train.images[torch.randperm(len(train), generator=seeded_generator(seed, 0))[:num_samples]]
         self.pixelwise = independent_pixels(train.images, num_samples, seeded_generator(seed, 1))
-        with _refusals("the images"):
+        with _measuring("the images"):
             self._energies = energies("references", test.images.numpy())
             self._distances = nearest("references", _flat(test.images), _flat(train.images))
             sharpness_ratios(self._energies, self._energies)
@@ -158,7 +159,7 @@ class Evaluator:
             DataError: another number of samples than agreed on, another shape or type, or a level off the grid.
         """
         self._check(samples)
-        with _refusals("the samples"):
+        with _measuring("the samples"):
             pixels = self._measured(self._pixel_values(samples))
             spaces = {one.space.name: self._in_space(one, samples) for one in self._yardsticks}
         return {**self._facts, "pixels": pixels, "spaces": spaces}
@@ -286,8 +287,10 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
+def _measuring(what: str) -> Iterator[None]:
+    # One thread for NumPy: these products are small, and their sums must not depend on how many cores there are.
     try:
-        yield
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
     except ValueError as error:
         raise DataError(f"{what} cannot be measured: {error}") from error
