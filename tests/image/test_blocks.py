@@ -66,3 +66,23 @@ def test_sizes_that_cannot_be_halved_are_refused_by_name(sizes, named):
         Decoder(4, 2, **sizes)
     with pytest.raises(DataError, match=named):
         Encoder(1, 4, **sizes)
+
+
+def test_dense_blocks_mix_all_feature_maps_and_grouped_ones_only_those_of_a_group():
+    x = torch.randn(1, 32, 4, 4, generator=seeded_generator(1))
+    for dense, reached in ((True, 32), (False, 16)):
+        block = randomised(ResidualBlock(32, dense=dense))
+        hidden = torch.zeros(1, block.mix.in_channels, 4, 4).requires_grad_()
+        (gradient,) = torch.autograd.grad(block.mix(hidden)[:, 0].sum(), hidden)
+        assert int((gradient.abs().sum(dim=(0, 2, 3)) > 0).sum()) == reached
+        assert block(x).shape == x.shape
+
+
+def test_factors_of_one_change_nothing_and_a_factor_of_zero_silences_its_block():
+    decoder = randomised(Decoder(3, 2, height=8, width=8, hidden_size=16, num_blocks=2))
+    latents = torch.randn(4, 3, generator=seeded_generator(1))
+    ones = [torch.ones(4, width) for width in decoder.block_widths]
+    assert decoder.block_widths == [16, 16, 8, 8, 4, 4]
+    assert torch.equal(decoder(latents, ones), decoder(latents))
+    silent = [*ones[:-1], torch.zeros(4, 4)]
+    assert torch.allclose(decoder(latents, silent), decoder.to_image(torch.zeros(4, 4, 8, 8)))

@@ -11,6 +11,7 @@ level up has half the feature maps of the one below, so that every level costs a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,13 +24,17 @@ GROUP_WIDTH = 16
 
 
 class ResidualBlock(nn.Module):
-    """x + 1x1(act(3x3(act(1x1(x))))) over feature maps (B, `width`, h, w); the identity until its last layer has learnt."""
+    """x + 1x1(act(3x3(act(1x1(x))))) over feature maps (B, `width`, h, w); the identity until its last layer has learnt.
 
-    def __init__(self, width: int, expansion: int = 2) -> None:
+    The 3x3 convolution sees twice as many feature maps in groups of GROUP_WIDTH, or, if `dense`, all of `width` at once.
+    """
+
+    def __init__(self, width: int, *, dense: bool = False) -> None:
         super().__init__()
-        hidden = width * expansion
+        hidden = width if dense else 2 * width
+        groups = 1 if dense else hidden // math.gcd(hidden, GROUP_WIDTH)
         self.widen = nn.Conv2d(width, hidden, 1)
-        self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden // math.gcd(hidden, GROUP_WIDTH))
+        self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=groups)
         self.narrow = nn.Conv2d(hidden, width, 1)
         nn.init.zeros_(self.narrow.weight)
         nn.init.zeros_(self.narrow.bias)
@@ -49,6 +54,10 @@ class Decoder(nn.Module):
         hidden_size: F, a multiple of 2^num_levels.
         num_levels: L, how often the sides double.
         num_blocks: residual blocks at each level.
+        dense: the shape of the blocks.
+
+    Attributes:
+        block_widths: feature maps of each residual block, in order.
 
     Raises:
         DataError: a size is not a multiple of 2^num_levels.
@@ -64,6 +73,7 @@ class Decoder(nn.Module):
         hidden_size: int = 64,
         num_levels: int = 2,
         num_blocks: int = 1,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         sides = trunk_sides(height, width, hidden_size, num_levels)
@@ -71,13 +81,20 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = []
         for level in range(num_levels):
             features = hidden_size >> level
-            layers += [*_blocks(features, num_blocks), nn.Conv2d(features, features * 2, 1), nn.PixelShuffle(2)]
+            layers += [*_blocks(features, num_blocks, dense), nn.Conv2d(features, features * 2, 1), nn.PixelShuffle(2)]
         features = hidden_size >> num_levels
-        self.layers = nn.Sequential(*layers, *_blocks(features, num_blocks))
+        self.layers = nn.ModuleList([*layers, *_blocks(features, num_blocks, dense)])
+        self.block_widths = [hidden_size >> level for level in range(num_levels + 1) for _ in range(num_blocks)]
         self.to_image = nn.Conv2d(features, out_channels, 3, padding=1)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.to_image(self.layers(self.unflatten(latents)))
+    def forward(self, latents: Tensor, factors: Sequence[Tensor] = ()) -> Tensor:
+        """Return the output; `factors`, (B, `block_widths[i]`) each, multiply what residual block i puts out (dropout)."""
+        x, remaining = self.unflatten(latents), iter(factors)
+        for layer in self.layers:
+            x = layer(x)
+            if factors and isinstance(layer, ResidualBlock):
+                x = x * next(remaining)[:, :, None, None]
+        return self.to_image(x)
 
 
 class Encoder(nn.Module):
@@ -93,15 +110,16 @@ class Encoder(nn.Module):
         hidden_size: int = 64,
         num_levels: int = 2,
         num_blocks: int = 1,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         sides = trunk_sides(height, width, hidden_size, num_levels)
         features = hidden_size >> num_levels
         self.from_image = nn.Conv2d(in_channels, features, 3, padding=1)
-        layers = _blocks(features, num_blocks)
+        layers = _blocks(features, num_blocks, dense)
         for level in reversed(range(num_levels)):
             features = hidden_size >> level
-            layers += [nn.PixelUnshuffle(2), nn.Conv2d(features * 2, features, 1), *_blocks(features, num_blocks)]
+            layers += [nn.PixelUnshuffle(2), nn.Conv2d(features * 2, features, 1), *_blocks(features, num_blocks, dense)]
         self.layers = nn.Sequential(*layers)
         self.flatten = nn.Sequential(nn.Flatten(), nn.Linear(hidden_size * sides[0] * sides[1], out_features))
 
@@ -125,5 +143,5 @@ def trunk_sides(height: int, width: int, hidden_size: int, num_levels: int) -> t
     return height // factor, width // factor
 
 
-def _blocks(features: int, num_blocks: int) -> list[nn.Module]:
-    return [ResidualBlock(features) for _ in range(num_blocks)]
+def _blocks(features: int, num_blocks: int, dense: bool) -> list[nn.Module]:
+    return [ResidualBlock(features, dense=dense) for _ in range(num_blocks)]
