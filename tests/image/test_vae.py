@@ -11,21 +11,32 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Categorical as Categories
+from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, RecipeError
 from stages.common.images.grid import Grid, centres
 from stages.common.images.noise import seeded_generator, whole_batch
-from stages.image.vae.bounds import iwae_bound, kl_to_prior, log_weights
+from stages.image.vae.bounds import iwae_bound, kl_to_normal, kl_to_prior, log_weights
 from stages.image.vae.config import Config
 from stages.image.vae.latent_space import slerp, smoothness, unit_use
 from stages.image.vae.model import VAE
 from stages.image.vae.networks import SmallAutoencoder
 from stages.image.vae.pixels import Categorical, DiscretisedLogistic
+from stages.image.vae.prior import MixturePrior, StandardPrior
 from tests.harness import run_stage
 from tests.image.digits import toy_artifact
 
-SMALL = {"hidden_size": 4, "num_levels": 1, "latent_channels": 2, "num_importance_samples": 16}
+SMALL = {
+    "hidden_size": 4,
+    "encoder_hidden_size": 4,
+    "num_levels": 1,
+    "latent_channels": 2,
+    "num_importance_samples": 16,
+    "dropout": 0.0,
+    "prior_components": 3,
+}
+STANDARD = {"prior_components": 1}
 KL = {"architecture": "autoencoder_kl", "hidden_size": 16, "num_levels": 1, "latent_channels": 2, "num_importance_samples": 4}
 
 
@@ -44,9 +55,13 @@ def grid_of(levels=3, channels=1, height=2, width=2):
     )
 
 
+def config_of(**values):
+    return Config.parse(values if "architecture" in values else SMALL | values, where="test")
+
+
 def vae_of(grid, scale=0.5, **values):
     """A VAE whose every weight is drawn anew, so that decoder and encoder say something."""
-    vae = VAE(grid, Config.parse(SMALL | values, where="test"))
+    vae = VAE(grid, config_of(**values))
     generator = seeded_generator(3)
     with torch.no_grad():
         for parameter in vae.network.parameters():
@@ -68,7 +83,7 @@ def exact_log_prob(vae, images):
     """ln P(x) by summing p(x | z)·p(z) over a fine mesh of a one-dimensional latent."""
     mesh = torch.linspace(-9, 9, 3001, dtype=torch.float64)
     outputs = vae.network.decode(mesh.float().view(-1, 1, 1, 1)).sample
-    prior = Normal(0.0, 1.0).log_prob(mesh) + math.log(float(mesh[1] - mesh[0]))
+    prior = vae.network.prior.log_prob(mesh.view(-1, 1, 1, 1)).detach() + math.log(float(mesh[1] - mesh[0]))
     found = [vae.pixels.log_prob(outputs, image.expand(len(mesh), *image.shape)).double().flatten(1).sum(1) for image in images]
     return torch.logsumexp(torch.stack(found) + prior, dim=1)
 
@@ -124,7 +139,72 @@ def test_the_mean_of_a_categorical_is_its_expected_level_not_its_likeliest():
 def test_kl_is_that_of_torch_distributions():
     mean, logvar = torch.randn(2, 7, 3, generator=seeded_generator(1)).double()
     expected = kl_divergence(Normal(mean, (logvar / 2).exp()), Normal(torch.zeros_like(mean), torch.ones_like(mean)))
-    assert torch.allclose(kl_to_prior(mean, logvar), expected)
+    zero = torch.zeros_like(mean)
+    assert torch.allclose(kl_to_normal(mean, logvar, zero, zero), expected)
+    to_mean, to_logvar = torch.randn(2, 7, 3, generator=seeded_generator(2)).double()
+    expected = kl_divergence(Normal(mean, (logvar / 2).exp()), Normal(to_mean, (to_logvar / 2).exp()))
+    assert torch.allclose(kl_to_normal(mean, logvar, to_mean, to_logvar), expected)
+
+
+def mixture(num_components=4, latent_channels=2):
+    prior = MixturePrior(latent_channels, num_components)
+    generator = seeded_generator(5)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return prior
+
+
+def as_torch(prior):
+    """The same mixture as an object of torch.distributions."""
+    scales = (prior.logvar.double() / 2).exp()
+    components = Independent(Normal(prior.mean.double(), scales), 1)
+    return MixtureSameFamily(Categories(logits=prior.logits.double()), components)
+
+
+def test_a_mixture_prior_has_the_density_and_moments_of_torch_distributions():
+    prior, latents = mixture(), torch.randn(50, 2, 1, 1, generator=seeded_generator(1)).double()
+    assert torch.allclose(prior.log_prob(latents), as_torch(prior).log_prob(latents.flatten(1)))
+    mean, logvar = prior.moments((2, 1, 1))
+    assert torch.allclose(mean.flatten().double(), as_torch(prior).mean, atol=1e-6)
+    assert torch.allclose(logvar.flatten().exp().double(), as_torch(prior).variance, atol=1e-5)
+
+
+def test_draws_from_a_mixture_prior_have_its_moments():
+    prior = mixture()
+    drawn = prior.draw(torch.randn(100_000, 2, 1, 1, generator=seeded_generator(1)), seeded_generator(2))
+    mean, logvar = prior.moments((2, 1, 1))
+    assert torch.allclose(drawn.mean(dim=0), mean, atol=0.02)
+    assert torch.allclose(drawn.var(dim=0), logvar.exp(), rtol=0.03)
+
+
+def test_the_divergence_to_a_mixture_of_equals_is_right_on_average():
+    prior = MixturePrior(2, 3)
+    with torch.no_grad():
+        prior.mean.zero_()
+        prior.logvar.zero_()  # three times N(0, 1) is N(0, 1), whose divergence is known
+    mean, logvar = (x.expand(40_000, -1, -1, -1) for x in torch.randn(2, 1, 2, 1, 1, generator=seeded_generator(1)))
+    latents = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=seeded_generator(2))
+    exact = kl_to_prior(StandardPrior(), mean, logvar, latents)
+    assert kl_to_prior(prior, mean, logvar, latents).mean().item() == pytest.approx(exact[0].item(), abs=0.03)
+
+
+def test_dropout_silences_the_same_maps_for_the_same_noise_and_none_outside_training():
+    grid = grid_of()
+    images = random_images(grid)
+    player = vae_of(grid, dropout=0.5).players()["vae"]
+    plain = vae_of(grid).players()["vae"]
+    first, again, other = (player(images, torch.zeros(6), whole_batch(6, seed))["loss"] for seed in (7, 7, 8))
+    assert first == again
+    assert first not in (other, plain(images, torch.zeros(6), whole_batch(6, 7))["loss"])
+    dropping, without = (vae_of(grid, dropout=share).likelihood(images, seeded_generator(1)).bits for share in (0.5, 0.0))
+    assert torch.equal(dropping, without)
+
+
+@pytest.mark.parametrize("key", ["encoder_hidden_size", "dropout", "prior_components"])
+def test_what_changes_nothing_in_the_larger_architecture_is_refused(key):
+    with pytest.raises(RecipeError, match=f"{key} belongs to architecture small"):
+        Config.parse(KL | {key: 0.5 if key == "dropout" else 2}, where="test")
 
 
 def test_the_model_is_a_distribution_over_all_images():
@@ -152,7 +232,7 @@ def test_elbo_is_below_iwae_which_is_below_the_exact_log_probability():
 
 def test_weights_of_the_exact_posterior_are_all_the_same_number():
     # A decoder that ignores its latent has the prior as posterior; an encoder that says so makes every weight P(x).
-    vae = vae_of(grid_of())
+    vae = vae_of(grid_of(), **STANDARD)
     with torch.no_grad():
         for parameter in [*vae.network.decoder.unflatten.parameters(), *vae.network.encoder.parameters()]:
             parameter.zero_()
@@ -167,7 +247,7 @@ def test_groups_that_do_not_divide_the_weights_are_refused():
 
 def test_the_loss_is_minus_the_elbo_in_bits_per_dimension():
     grid = grid_of(levels=5, channels=3)
-    vae, images = vae_of(grid), random_images(grid)
+    vae, images = vae_of(grid, **STANDARD), random_images(grid)
     (player,) = vae.players().values()
     losses = player(images, torch.zeros(len(images)), whole_batch(len(images), 7))
     posterior = vae.network.encode(centres(images, 5)).latent_dist
@@ -242,7 +322,7 @@ def test_likelihood_is_a_bound_in_bits_per_dimension_and_does_not_depend_on_the_
 def test_a_saved_model_gives_the_same_likelihood(tmp_path):
     vae = vae_of(grid_of())
     vae.save(tmp_path / "model")
-    other = VAE(vae.grid, Config.parse(SMALL, where="test"))
+    other = VAE(vae.grid, config_of())
     images = random_images(vae.grid)
     before = other.likelihood(images, seeded_generator(1)).bits
     other.network = SmallAutoencoder.from_pretrained(tmp_path / "model")
@@ -283,7 +363,7 @@ def test_the_larger_architecture_loads_with_plain_diffusers_in_a_clean_process(t
 )
 def test_images_that_cannot_be_modelled_are_refused_by_name(shape, values, named):
     with pytest.raises(DataError, match=named):
-        VAE(grid_of(**shape), Config.parse(SMALL | values, where="test"))
+        VAE(grid_of(**shape), config_of(**values))
 
 
 def test_an_arc_keeps_its_ends_and_the_length_of_latents():
@@ -312,7 +392,8 @@ def test_a_path_is_at_least_as_long_as_the_distance_of_its_ends():
 
 def test_a_unit_is_active_only_when_its_mean_depends_on_the_image():
     means = torch.tensor([[1.0, 0.5, 0.0], [-1.0, 0.5, 0.1]])[:, :, None, None]
-    units = unit_use(means, torch.tensor([-2.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(2, -1, -1, -1))
+    prior = StandardPrior().moments((3, 1, 1))
+    units = unit_use(means, torch.tensor([-2.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(2, -1, -1, -1), prior)
     assert units.num_active == 1
     assert units.order == [0, 1, 2]
     assert units.kl[1].item() == pytest.approx(0.125)  # a constant shift of the mean costs KL and says nothing

@@ -15,16 +15,30 @@ from torch import Tensor
 
 from pipeline.errors import DataError
 from stages.common.images.grid import centres
-from stages.image.vae.networks import Autoencoder
+from stages.image.vae.networks import Autoencoder, prior_of
 from stages.image.vae.pixels import PixelDistribution
+from stages.image.vae.prior import Prior, StandardPrior, log_normal
 
 ROWS_AT_ONCE = 1024
 """Latents that are decoded together, so that memory does not grow with k or the number of images."""
 
 
-def kl_to_prior(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Return KL(N(mean, exp(logvar)) || N(0, 1)) of each latent number, in nats, of the arguments' shape (1312.6114, eq. 10)."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+def kl_to_normal(mean: Tensor, logvar: Tensor, to_mean: Tensor, to_logvar: Tensor) -> Tensor:
+    """Return KL(N(mean, exp(logvar)) || N(to_mean, exp(to_logvar))) of each number, in nats (eq. 10 has N(0, 1) here)."""
+    ratio = torch.exp(logvar - to_logvar)
+    return 0.5 * ((mean - to_mean).square() * torch.exp(-to_logvar) + ratio - 1 + to_logvar - logvar)
+
+
+def kl_to_prior(prior: Prior, mean: Tensor, logvar: Tensor, latents: Tensor) -> Tensor:
+    """Return KL(q(z | x) || p(z)) of each image, float (B,), in nats.
+
+    To N(0, 1) it is exact. To a mixture it has no closed form: then it is ln q(z | x) - ln p(z) of the drawn `latents`, which is
+    right on average over draws.
+    """
+    if isinstance(prior, StandardPrior):
+        zero = torch.zeros_like(mean)
+        return kl_to_normal(mean, logvar, zero, zero).flatten(1).sum(1)
+    return log_normal(latents, mean, logvar).flatten(1).sum(1) - prior.log_prob(latents)
 
 
 @torch.no_grad()
@@ -67,9 +81,9 @@ def _log_weights(network: Autoencoder, pixels: PixelDistribution, images: Tensor
         outputs = network.decode(latents.flatten(0, 1)).sample.float()
         repeated = images.repeat_interleave(chosen.shape[1], dim=0)
         likelihood = _total(pixels.log_prob(outputs, repeated)).view(len(images), -1)
-        # ln p(z) - ln q(z | x); the constants ln 2π of both cancel.
-        prior, encoder = -0.5 * latents.double().square(), -0.5 * (chosen.double().square() + posterior.logvar.unsqueeze(1))
-        parts.append(likelihood + (prior - encoder).flatten(2).sum(2))
+        prior = prior_of(network).log_prob(latents.double().flatten(0, 1)).view(len(images), -1)
+        encoder = log_normal(latents, posterior.mean.unsqueeze(1), posterior.logvar.unsqueeze(1)).double().flatten(2).sum(2)
+        parts.append(likelihood + prior - encoder)
     return torch.cat(parts, dim=1).cpu()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.common.images.config import Count, ImageModelConfig, Rate
 
@@ -22,11 +22,24 @@ class Config(ImageModelConfig):
     """Numbers in a latent; of autoencoder_kl at each place of its map."""
     hidden_size: Count = 64
     """Feature maps at the coarsest level, a multiple of 2^num_levels (of 8·2^num_levels for autoencoder_kl)."""
+    encoder_hidden_size: Count = 32
+    """The same of the small architecture's encoder, which has the easier task."""
     num_levels: Count = 2
     """How often the sides of an image are halved on the way to the coarsest level."""
     num_blocks: Count = 1
     """Residual blocks at each level."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of feature maps of the small architecture's decoder that are silenced, after each block, while training."""
+    prior_components: Count = 32
+    """Normal distributions in the learnt prior of the small architecture; 1 is N(0, 1), which autoencoder_kl always has."""
     beta: Annotated[float, Field(gt=0)] = 1.0
     """Weight of the KL divergence in the loss. Only 1 makes the loss a bound on the likelihood; what is reported always is."""
     num_importance_samples: Count = 128
     """Latents drawn for each image when bits per dimension are measured, k of the IWAE bound."""
+
+    @model_validator(mode="after")
+    def _only_of_the_small_architecture(self) -> Self:
+        for name in ("encoder_hidden_size", "dropout", "prior_components"):
+            if self.architecture != "small" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} belongs to architecture small and changes nothing in {self.architecture}: leave it out")
+        return self

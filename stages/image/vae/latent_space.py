@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.common.statistics import ratio_interval
-from stages.image.vae.bounds import kl_to_prior
+from stages.image.vae.bounds import kl_to_normal
 from stages.image.vae.model import VAE
 
 ACTIVE_VARIANCE = 0.01
@@ -25,7 +25,7 @@ class Units:
     """Use of each latent unit over some images.
 
     Attributes:
-        kl: mean KL to the prior, nats, float64 (U,).
+        kl: mean KL to a normal distribution of the prior's mean and variance, nats, float64 (U,).
         variance: of the posterior mean over the images, float64 (U,).
         order: units from the largest to the smallest KL.
     """
@@ -59,10 +59,10 @@ class Smoothness:
     num_pairs: int
 
 
-def unit_use(means: Tensor, logvars: Tensor) -> Units:
-    """Return how much each unit is used, from the posteriors of images, each (B, Z, h, w)."""
+def unit_use(means: Tensor, logvars: Tensor, prior: tuple[Tensor, Tensor]) -> Units:
+    """Return how much each unit is used, from the posteriors of images, each (B, Z, h, w), and the prior's moments, (Z, h, w)."""
     means, logvars = means.flatten(1).double(), logvars.flatten(1).double()
-    kl = kl_to_prior(means, logvars).mean(dim=0)
+    kl = kl_to_normal(means, logvars, *(moment.flatten().double() for moment in prior)).mean(dim=0)
     return Units(kl, means.var(dim=0, correction=0), torch.argsort(kl, descending=True, stable=True).tolist())
 
 

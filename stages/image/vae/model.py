@@ -1,4 +1,4 @@
-"""Variational autoencoder (Kingma and Welling, arXiv 1312.6114): p(x) = ∫ p(x | z) p(z) dz with z ~ N(0, 1).
+"""Variational autoencoder (Kingma and Welling, arXiv 1312.6114): p(x) = ∫ p(x | z) p(z) dz.
 
 Legend: B images, C channels, H height, W width, D = C·H·W values; Z x h x w the latents of one image; K levels.
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor, nn
 
 from pipeline.contract import Context
@@ -25,7 +27,7 @@ from stages.common.images.grid import Grid, centres
 from stages.common.images.noise import BatchNoise
 from stages.image.vae.bounds import iwae_bound, kl_to_prior, log_weights
 from stages.image.vae.config import Config
-from stages.image.vae.networks import Autoencoder, latent_shape, make_autoencoder
+from stages.image.vae.networks import Autoencoder, latent_shape, make_autoencoder, prior_of
 from stages.image.vae.pixels import PixelDistribution, pixel_distribution
 
 DECODED_AT_ONCE = 512
@@ -34,10 +36,10 @@ DECODED_AT_ONCE = 512
 class ElboPlayer(Player):
     """Minimises -ELBO of encoder and decoder together, in bits per dimension."""
 
-    def __init__(self, network: Autoencoder, pixels: PixelDistribution, beta: float) -> None:
+    def __init__(self, network: Autoencoder, pixels: PixelDistribution, config: Config) -> None:
         super().__init__()
         self.network = network
-        self._pixels, self._beta = pixels, beta
+        self._pixels, self._beta, self._dropout = pixels, config.beta, config.dropout
 
     def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Player`; `reconstruction` is -ln p(x | z) and `kl` the divergence; for beta = 1 the loss is their sum."""
@@ -45,12 +47,20 @@ class ElboPlayer(Player):
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         # The draw z ~ q(z | x) as a function of noise, so that gradients reach the encoder.  section 2.4
         latents = mean + torch.exp(0.5 * logvar) * noise.normal(*mean.shape[1:])
-        outputs = self.network.decode(latents).sample.float()
+        outputs = self._decode(latents, noise).sample.float()
         # Both terms are sums over an image: a mean in one of them would hide a factor in beta.
         to_bits = 1 / (images[0].numel() * math.log(2))
         reconstruction = -self._pixels.log_prob(outputs, images).flatten(1).sum(1).mean() * to_bits
-        kl = kl_to_prior(mean, logvar).flatten(1).sum(1).mean() * to_bits
+        kl = kl_to_prior(prior_of(self.network), mean, logvar, latents).mean() * to_bits
         return {"loss": reconstruction + self._beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+    def _decode(self, latents: Tensor, noise: BatchNoise) -> DecoderOutput:
+        """Decode with dropout of whole feature maps, whose choice is drawn from the batch's noise as all else is."""
+        if isinstance(self.network, AutoencoderKL) or not self._dropout:
+            return self.network.decode(latents)
+        widths = self.network.decoder.block_widths
+        kept = [(noise.uniform(width) >= self._dropout) / (1 - self._dropout) for width in widths]
+        return self.network.decode(latents, kept)
 
 
 class VAE(Family):
@@ -70,7 +80,7 @@ class VAE(Family):
         self.network = make_autoencoder(grid, config, self.pixels.outputs_per_value)
 
     def players(self) -> dict[str, Player]:
-        return {"vae": ElboPlayer(self.network, self.pixels, self._config.beta)}
+        return {"vae": ElboPlayer(self.network, self.pixels, self._config)}
 
     def optimisation(self) -> dict[str, Optimisation]:
         config = self._config
@@ -94,8 +104,9 @@ class VAE(Family):
         return {"mean": lambda num_images, generator: self.mean(self.prior(num_images, generator)).round().to(torch.uint8)}
 
     def prior(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Return latents from N(0, 1), float32 (B, Z, h, w)."""
-        return torch.randn(num_images, *latent_shape(self.network, self.grid), generator=generator)
+        """Return latents drawn from p(z), float32 (B, Z, h, w)."""
+        normal = torch.randn(num_images, *latent_shape(self.network, self.grid), generator=generator)
+        return prior_of(self.network).draw(normal, generator)
 
     def draw(self, latents: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw from p(x | z) for each latent, uint8 (B, C, H, W)."""
@@ -117,6 +128,13 @@ class VAE(Family):
             found.append((latent.mean.cpu(), latent.logvar.cpu()))
         means, logvars = zip(*found, strict=True)
         return torch.cat(means), torch.cat(logvars)
+
+    @torch.no_grad()
+    def divergence(self, means: Tensor, logvars: Tensor, generator: torch.Generator) -> Tensor:
+        """Return KL(q(z | x) || p(z)) of each image, float32 (B,), in nats, from its posterior (`posterior`)."""
+        latents = means + torch.exp(0.5 * logvars) * torch.randn(means.shape, generator=generator)
+        on_device = (tensor.to(self.network.device) for tensor in (means, logvars, latents))
+        return kl_to_prior(prior_of(self.network), *on_device).cpu()
 
     def log_weights(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the logarithms of the importance weights of `num_importance_samples` latents, float64 (B, k), in nats."""

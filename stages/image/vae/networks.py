@@ -9,6 +9,7 @@ that the decoder gives for each value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffusers import AutoencoderKL
@@ -22,21 +23,24 @@ from pipeline.errors import DataError
 from stages.common.images.blocks import Decoder, Encoder
 from stages.common.images.grid import Grid
 from stages.image.vae.config import Config
+from stages.image.vae.prior import Prior, StandardPrior, make_prior
 
 NORM_GROUPS = 8
 """Groups of feature maps that AutoencoderKL normalises together."""
 
 
 class SmallAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """An encoder and a decoder of residual blocks; the latents have no place in the image.
+    """An encoder, a decoder and a prior; the latents have no place in the image.
 
     Args:
         channels, height, width: C, H, W; the sides are multiples of 2^num_levels.
         outputs_per_value: P.
         latent_channels: Z.
-        hidden_size: feature maps at the coarsest level, a multiple of 2^num_levels.
+        hidden_size: feature maps of the decoder at the coarsest level, a multiple of 2^num_levels.
+        encoder_hidden_size: the same of the encoder.
         num_levels: how often the sides are halved.
         num_blocks: residual blocks at each level.
+        prior_components: normal distributions in the prior.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -49,22 +53,24 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         outputs_per_value: int,
         latent_channels: int,
         hidden_size: int,
+        encoder_hidden_size: int,
         num_levels: int,
         num_blocks: int,
+        prior_components: int,
     ) -> None:
         super().__init__()
-        sizes: dict[str, Any] = {"height": height, "width": width, "hidden_size": hidden_size}
-        sizes |= {"num_levels": num_levels, "num_blocks": num_blocks}
-        self.encoder = Encoder(channels, 2 * latent_channels, **sizes)
-        self.decoder = Decoder(latent_channels, channels * outputs_per_value, **sizes)
+        sizes: dict[str, Any] = {"height": height, "width": width, "num_levels": num_levels, "num_blocks": num_blocks}
+        self.encoder = Encoder(channels, 2 * latent_channels, hidden_size=encoder_hidden_size, dense=True, **sizes)
+        self.decoder = Decoder(latent_channels, channels * outputs_per_value, hidden_size=hidden_size, dense=True, **sizes)
+        self.prior = make_prior(latent_channels, prior_components)
 
     def encode(self, images: Tensor) -> AutoencoderKLOutput:
         """Return q(z | x): mean and log-variance, each (B, Z, 1, 1)."""
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(self.encoder(images)[:, :, None, None]))
 
-    def decode(self, latents: Tensor) -> DecoderOutput:
-        """Return (B, C·P, H, W) of latents (B, Z, 1, 1)."""
-        return DecoderOutput(sample=self.decoder(latents.flatten(1)))
+    def decode(self, latents: Tensor, factors: Sequence[Tensor] = ()) -> DecoderOutput:
+        """Return (B, C·P, H, W) of latents (B, Z, 1, 1); `factors` as in `Decoder`."""
+        return DecoderOutput(sample=self.decoder(latents.flatten(1), factors))
 
 
 Autoencoder = SmallAutoencoder | AutoencoderKL
@@ -84,10 +90,17 @@ def make_autoencoder(grid: Grid, config: Config, outputs_per_value: int) -> Auto
             outputs_per_value=outputs_per_value,
             latent_channels=config.latent_channels,
             hidden_size=config.hidden_size,
+            encoder_hidden_size=config.encoder_hidden_size,
             num_levels=config.num_levels,
             num_blocks=config.num_blocks,
+            prior_components=config.prior_components,
         )
     return _autoencoder_kl(grid, config, outputs_per_value)
+
+
+def prior_of(network: Autoencoder) -> Prior:
+    """Return p(z); of AutoencoderKL it is N(0, 1)."""
+    return StandardPrior() if isinstance(network, AutoencoderKL) else network.prior
 
 
 def latent_shape(network: Autoencoder, grid: Grid) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.contract import Context
@@ -19,6 +20,7 @@ from stages.common.statistics import ratio_interval
 from stages.image.vae.bounds import iwae_bound
 from stages.image.vae.latent_space import ACTIVE_VARIANCE, PATH_STEPS, Units, slerp, smoothness, unit_use
 from stages.image.vae.model import VAE
+from stages.image.vae.networks import prior_of
 
 SHOWN = 10
 """Images in a row, and steps between two images."""
@@ -36,9 +38,9 @@ def write(context: Context, vae: VAE, images: Tensor, generator: torch.Generator
     context.section.describe(
         title="Variational autoencoder",
         idea="An encoder squeezes an image into a few numbers with noise on them, and a decoder says how probable every image "
-        "is given those numbers; both are trained so that images stay probable while the numbers look like a standard normal "
-        "draw. So a new image is drawn by drawing the numbers first, and similar numbers give similar images.",
-        formula="log P(x) ≥ E[log p(x | z)] − KL(q(z | x) ‖ N(0, 1)),  z ~ q(z | x)",
+        "is given those numbers; both are trained so that images stay probable while the numbers look like draws from a known "
+        "distribution, the prior. So a new image is drawn by drawing the numbers first, and similar numbers give similar images.",
+        formula="log P(x) ≥ E[log p(x | z)] − KL(q(z | x) ‖ p(z)),  z ~ q(z | x)",
     )
     curves(
         context,
@@ -52,8 +54,9 @@ def write(context: Context, vae: VAE, images: Tensor, generator: torch.Generator
     means, logvars = vae.posterior(images)
     _bounds(context, vae, images[:BOUND_IMAGES], generator)
     _draws_and_means(context, vae, images[:SHOWN], means[:SHOWN], generator)
-    units = unit_use(means, logvars)
-    _units(context, vae, units, num_images=len(images))
+    prior = prior_of(vae.network)
+    units = unit_use(means, logvars, prior.moments(means.shape[1:]))
+    _units(context, vae, units, vae.divergence(means, logvars, generator))
     _traversal(context, vae, units, means[:1])
     if len(images) > 1:
         _interpolation(context, vae, images, means)
@@ -108,43 +111,45 @@ def _draws_and_means(context: Context, vae: VAE, images: Tensor, means: Tensor, 
     )
 
 
-def _units(context: Context, vae: VAE, units: Units, *, num_images: int) -> None:
-    total = len(units.order)
+def _units(context: Context, vae: VAE, units: Units, kl: Tensor) -> None:
+    total, num_images = len(units.order), len(kl)
     context.metric(
         "active_units", units.num_active, unit="unit", higher_is_better=None, n=num_images, split="test", items="images"
     )
-    bits = float(units.kl.sum()) / math.log(2)
+    bits = float(kl.double().mean()) / math.log(2)
     context.metric("kl_bits_per_image", bits, unit="bit/image", higher_is_better=None, n=num_images, split="test", items="images")
     shown = units.order[:MOST_BARS]
     path = bar_chart(
         context.figures / "kl_by_unit.svg",
         [f"unit {unit}" for unit in shown],
         [float(units.kl[unit]) / math.log(2) for unit in shown],
-        ylabel="KL to the prior (bit/image)",
+        ylabel="KL to the prior's moments (bit/image)",
     )
     context.section.figure(
         path,
-        f"What each latent number says about an image, in bits; {units.num_active} of {total} are active (their mean varies "
-        f"over {num_images} test images by more than {ACTIVE_VARIANCE}). A unit at zero was given up: posterior collapse. "
-        f"In all {bits:.1f} bits of {vae.grid.num_dims * math.log2(vae.grid.levels):.0f} that the pixels could hold.",
+        f"What each latent number says about an image, in bits, seen as a normal distribution of its own; {units.num_active} of "
+        f"{total} are active (their mean varies over {num_images} test images by more than {ACTIVE_VARIANCE}). A unit at zero "
+        f"was given up: posterior collapse. Together say {bits:.1f} bits of "
+        f"{vae.grid.num_dims * math.log2(vae.grid.levels):.0f} that the pixels could hold.",
     )
 
 
 def _traversal(context: Context, vae: VAE, units: Units, mean: Tensor) -> None:
     chosen = units.order[:MOST_UNITS]
     steps = torch.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, SHOWN + 1)
+    centre, logvar = (moment.flatten() for moment in prior_of(vae.network).moments(mean.shape[1:]))
     rows = {}
     for unit in chosen:
         latents = mean.flatten(1).repeat(len(steps), 1)
-        latents[:, unit] = steps
+        latents[:, unit] = centre[unit] + steps * torch.exp(0.5 * logvar[unit])
         rows[f"unit {unit}"] = _on_grid(vae.mean(latents.unflatten(1, mean.shape[1:])))
     path = named_rows(
         rows, vae.grid.levels, context.figures / "traversal.png", headings=[f"{step:+.1f}" for step in steps.tolist()]
     )
     context.section.figure(
         path,
-        "One number of a test image's latent moved over the range of the prior, the others held (means of p(x | z)); the "
-        "units with the largest KL from top to bottom.",
+        "One number of a test image's latent moved over the range of the prior (in its standard deviations), the others held "
+        "(means of p(x | z)); the units with the largest KL from top to bottom.",
     )
 
 
@@ -166,7 +171,9 @@ def _morph(context: Context, vae: VAE, corners: Tensor) -> None:
     shares = torch.linspace(0, 1, SHOWN)
     sides = slerp(corners[:2], corners[2:], shares)  # left and right side, from top to bottom
     grid = slerp(sides[0], sides[1], shares)
-    path = sheet(_on_grid(vae.mean(grid.flatten(0, 1))), vae.grid.levels, SHOWN, context.figures / "morph.png")
+    images = _on_grid(vae.mean(grid.flatten(0, 1)))
+    save_file({"images": images.view(SHOWN, SHOWN, *vae.grid.shape)}, context.directory / "latents.safetensors")
+    path = sheet(images, vae.grid.levels, SHOWN, context.figures / "morph.png")
     context.section.figure(
         path,
         "A map of latents: four test images stand near the corners, and every image between is the decoder's mean at a latent "
