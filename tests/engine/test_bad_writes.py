@@ -150,6 +150,7 @@ def test_a_rank_holds_its_directory_while_it_lives(project: Project) -> None:
     assert process.returncode == 0, err
 
 
+@pytest.mark.slow
 def test_no_worker_begins_while_a_process_of_an_earlier_attempt_holds_the_directory(finished_one: Project) -> None:
     (path,) = Store(finished_one.root).all()
     partial = path.with_name(f".{Record.load(path).fingerprint}.partial")
@@ -245,6 +246,7 @@ FAILS_ONCE = """
 """
 
 
+@pytest.mark.slow
 def test_a_failed_stage_runs_again(project: Project) -> None:
     project.stage("fail", FAILS_ONCE)
     project.recipe("name: r\nstages:\n  a: {stage: toy.fail, text: a}\n")

@@ -92,6 +92,7 @@ def test_gc_shows_first_and_removes_only_what_no_run_uses(finished_one: Project)
     assert (project.root / "runs/r/a/out.txt").read_text() == "b"
 
 
+@pytest.mark.slow
 def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     fields = '"""What to write, in 100% of cases."""\n        max_size: int | None = None\n        """Most characters."""'
     project.stage("write", WRITE, CONFIG.replace("text: str", f"text: str\n        {fields}"))
@@ -164,6 +165,7 @@ def test_what_is_no_artifact_is_said_to_be_none(finished: Project) -> None:
     assert "no fingerprint in this store begins so" in finished.groundup("show", "ffffffffffff", code=2)
 
 
+@pytest.mark.slow
 def test_artifacts_without_a_metric_in_common_are_not_called_equal(project: Project) -> None:
     project.stage("other", WRITE.replace('"length"', '"breadth"'))
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n  b: {stage: toy.other, text: a}\n")

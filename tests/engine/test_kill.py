@@ -178,6 +178,7 @@ def hurry(project: Project) -> None:
     (project.root / "hurry").touch()
 
 
+@pytest.mark.slow
 def test_a_stage_outlives_its_driver_and_the_next_run_takes_the_result(training: Project) -> None:
     process = training.start("run", "recipe.yaml", "stages.t.text='0.2'")
     wait_for_step(training, 2)
@@ -206,6 +207,7 @@ def _workers(project: Project) -> list[int]:
     return [json.loads(path.read_text())["worker"][0] for path in project.root.glob("artifacts/*/.*.lock")]
 
 
+@pytest.mark.slow
 def test_a_rank_dies_with_its_worker(training: Project) -> None:
     process = training.start("run", "recipe.yaml", "stages.t.text='30'")
     wait_for_step(training, 1)
@@ -220,7 +222,7 @@ def test_a_rank_dies_with_its_worker(training: Project) -> None:
     training.groundup("run", "recipe.yaml", "stages.t.text='0'", "stages.t.size=6")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
 def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code: int, training: Project) -> None:
     process = training.start("run", "recipe.yaml", "stages.t.text='0.4'")
     wait_for_step(training, 1)
@@ -235,6 +237,7 @@ def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code
     assert training.ran() == [*map(str, range(last + 1, 7)), "u"], "no step is lost or done twice"
 
 
+@pytest.mark.slow
 def test_a_silent_stage_is_ended(project: Project) -> None:
     project.stage("hang", "import time\n\n\ndef run(config, context):\n    time.sleep(60)\n", CONFIG)
     project.recipe("name: r\nstages:\n  h: {stage: toy.hang, text: h, launch: {heartbeat_timeout_seconds: 1}}\n")
@@ -244,6 +247,7 @@ def test_a_silent_stage_is_ended(project: Project) -> None:
     assert "no sign of life" in told
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_each_stage_once(diamond: Project) -> None:
     processes = [diamond.start("run", "recipe.yaml") for _ in range(3)]
     for process in processes:

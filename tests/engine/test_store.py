@@ -56,6 +56,7 @@ def test_damage_is_seen_and_named(name: str, finished_one: Project) -> None:
         assert store.find("toy.write", fingerprint)
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_made_anew(finished_one: Project) -> None:
     _edit_file((finished_one.root / "runs/r/a").resolve())
     assert "out.txt was changed" in finished_one.groundup("verify", code=1)
@@ -136,6 +137,7 @@ BIG = WRITE.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_next_run_goes_on(project: Project, small_disk: Path) -> None:
     project.stage("big", BIG, CONFIG)
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n  b: {stage: toy.big, text: b, needs: {upstream: a}}\n")
