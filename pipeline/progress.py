@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"done": "green", "cached": "dim", "adopted": "yellow", "failed": "bold red", "interrupted": "yellow", "skipped": "dim"}
 _HIDDEN = ("progress", "total", "unit", "phase")
+_MOST_VALUES = 4
 
 
 class Display:
@@ -100,9 +101,14 @@ def how_far(recent_events: list[Event]) -> str:
     parts = [f"{unit} {done.value:,.0f}" + (f" of {total.value:,.0f}" if total and isinstance(total.value, float | int) else "")]
     if left := time_left(recent_events):
         parts.append(f"{duration(left)} left")
-    values = [event for name, event in events.items() if name not in _HIDDEN and event.step == done.step]
-    parts += [f"{event.name.replace('_', ' ')} {_number(event.value)}" for event in values]
+    values = [event for name, event in events.items() if _belongs_in_a_line(name) and event.step == done.step]
+    parts += [f"{event.name.replace('_', ' ')} {_number(event.value)}" for event in values[:_MOST_VALUES]]
     return "  ".join(parts)
+
+
+def _belongs_in_a_line(name: str) -> bool:
+    """Return whether a value is shown live; what a part of a model says (`generator.loss`) and seconds are for the curves."""
+    return name not in _HIDDEN and "." not in name and not name.startswith("step_")
 
 
 def time_left(recent_events: list[Event]) -> float | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from pipeline.artifact import Artifact
 from pipeline.cli.listings import default_words, field_sentences
+from pipeline.cli.parser import path
 from pipeline.config import StageConfig
 from pipeline.errors import GroundupError, RecipeError, StoreError
 from pipeline.executors import make_executor
@@ -40,7 +40,7 @@ def _run(package: str, arguments: list[str]) -> int:
     values = {name: parse_scalar(text) for name in kind.model_fields if (text := getattr(parsed, name)) is not None}
     config = kind.parse(values, where=package)
     inputs = {
-        role: [Artifact.open(Path(path).resolve()) for path in getattr(parsed, f"needs_{role}") or []] for role in kind.inputs
+        role: [Artifact.open(path(folder).resolve()) for folder in getattr(parsed, f"needs_{role}") or []] for role in kind.inputs
     }
     _check_inputs(package, kind, inputs)
     store = Store(parsed.store)
@@ -102,7 +102,7 @@ def _parser(package: str, kind: type[StageConfig]) -> argparse.ArgumentParser:
         text = f"{sentences.get(name, '')} (default: {default_words(kind, name)})".strip().replace("%", "%%")
         parser.add_argument(_flag(name), dest=name, metavar="VALUE", help=text.replace("default: required", "required"))
     parser.add_argument(
-        "--store", type=Path, default=Path(os.environ.get("GROUNDUP_STORE", ".")), help="holds artifacts/ (default: here)"
+        "--store", type=path, default=path(os.environ.get("GROUNDUP_STORE", ".")), help="holds artifacts/ (default: here)"
     )
     parser.add_argument("--processes", type=int, default=1, help="number of processes")
     parser.add_argument("--offline", action="store_true", help="forbid the network")

@@ -59,7 +59,7 @@ def _add_plan_and_run(commands: _Commands) -> None:
 
 def _add_watching(commands: _Commands) -> None:
     status = _command(commands, "status", "what is running, done, failed; how long, how far", "pipeline.cli.watch:status")
-    status.add_argument("recipe", nargs="?", type=_path, help="a recipe; default: all that were run in this store")
+    status.add_argument("recipe", nargs="?", type=path, help="a recipe; default: all that were run in this store")
     status.add_argument("--json", action="store_true", help="machine-readable output")
     logs = _command(commands, "logs", "what a stage printed", "pipeline.cli.watch:logs")
     _recipe(logs)
@@ -109,15 +109,15 @@ def _late(target: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _recipe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=_path, metavar="RECIPE", help="a recipe, such as configs/quickstart.yaml")
+    command.add_argument("recipe", type=path, metavar="RECIPE", help="a recipe, such as configs/quickstart.yaml")
 
 
 def _store(command: argparse.ArgumentParser) -> None:
-    default = _path(os.environ.get("GROUNDUP_STORE") or ".")
-    command.add_argument("--store", type=_path, default=default, metavar="DIR", help="holds artifacts/ and runs/ (default: here)")
+    default = path(os.environ.get("GROUNDUP_STORE") or ".")
+    command.add_argument("--store", type=path, default=default, metavar="DIR", help="holds artifacts/ and runs/ (default: here)")
 
 
-def _path(text: str) -> Path:
+def path(text: str) -> Path:
     """Read a path; a shell leaves the `~` of `--store=~/runs` alone."""
     return Path(text).expanduser()
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -49,6 +50,7 @@ def plan(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run what is not done yet, show progress, link the results and write the report."""
     session = _open(arguments)
+    began = time.monotonic()
     executor = make_executor(arguments.executor, jobs=arguments.jobs)
     executor.check(planned.node for planned in session.plan.values() if planned.state in ("run", "resume"))
     write_note(session, sys.argv[1:])
@@ -72,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({name: outcome.model_dump() for name, outcome in state.outcomes.items()}, indent=1))
     else:
-        _tell(session, state)
+        _tell(session, state, time.monotonic() - began)
     _report(session, sys.stderr if arguments.json else sys.stdout)
     return state.exit_code
 
@@ -105,15 +107,14 @@ def _as_json(session: Session, name: str) -> dict[str, object]:
     }
 
 
-def _tell(session: Session, state: RunState) -> None:
+def _tell(session: Session, state: RunState, seconds: float) -> None:
     for name, outcome in state.outcomes.items():
         if outcome.state == "failed":
             _tell_failure(session, name, outcome)
     counts: dict[str, int] = {}
     for outcome in state.outcomes.values():
         counts[outcome.state] = counts.get(outcome.state, 0) + 1
-    spent = sum(outcome.wall_seconds for outcome in state.outcomes.values())
-    print(", ".join(f"{number} {word}" for word, number in counts.items()) + (f" in {duration(spent)}" if spent else ""))
+    print(", ".join(f"{number} {word}" for word, number in counts.items()) + f" in {duration(seconds)}")
     if state.stopped_by or state.exit_code:
         print(f"go on with:  {shlex.join([*_program(), *sys.argv[1:]])}")
 

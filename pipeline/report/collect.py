@@ -135,6 +135,7 @@ class Metric(BaseModel):
     headline: bool = False
     title: str = ""
     listed: bool = True
+    subject: str = Field(default="", alias="label")
 
     @property
     def unit_shown(self) -> str:
@@ -143,8 +144,8 @@ class Metric(BaseModel):
 
     @property
     def label(self) -> str:
-        """The title that the stage gave, else the name in words."""
-        return self.title or numbers.name(self.name, self.unit)
+        """The title that the stage gave, else the name in words, and of what it is where one stage measures several things."""
+        return ": ".join(filter(None, [self.subject, self.title or numbers.name(self.name, self.unit)]))
 
 
 @dataclass(frozen=True)

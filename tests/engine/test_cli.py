@@ -100,7 +100,8 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
 
     def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "toy.write", *arguments]
-        return subprocess.run(command, cwd=project.root, env=project.environment, capture_output=True, text=True, check=False)
+        environment = project.environment | {"HOME": str(project.root)}
+        return subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
 
     done = alone("--text", "alone", "--size", "5")
     assert done.returncode == 0, done.stderr
@@ -115,6 +116,8 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     assert "--max-size VALUE Most characters. (default: null)" in told
     assert told.count("max-size") == told.count("max_size") + 2, "the usage and the list name one spelling"
     assert "valid integer" in alone("--text", "x", "--max_size", "many").stderr
+    at_home = alone("--text", "alone", "--store=~/runs")
+    assert at_home.stdout.startswith(str(project.root / "runs")), at_home.stderr
     recipe = "name: r\nseed: 0\nstages:\n  a: {stage: toy.write, text: alone, size: 5}\n"
     project.recipe(recipe)
     assert "nothing to run" in project.groundup("plan", "recipe.yaml"), "a recipe finds what was made alone"

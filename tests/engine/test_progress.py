@@ -43,6 +43,11 @@ def test_what_a_stage_does_is_told_until_it_counts_again() -> None:
     assert how_far(phase + report(21, 0, loss=2.5)) == "step 0 of 100  loss 2.5"
 
 
+def test_a_line_shows_few_values_and_none_of_a_part_of_the_model() -> None:
+    values = {"generator.loss": 1.0, "step_seconds": 0.1} | {f"value_{number}": float(number) for number in range(6)}
+    assert how_far(report(0, 5, **values)) == "step 5 of 100  value 0 0  value 1 1  value 2 2  value 3 3"
+
+
 def test_what_is_counted_next_is_told_at_once(tmp_path: Path) -> None:
     context = Context(tmp_path, {})
     for unit in ("step", "test window"):

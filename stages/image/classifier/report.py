@@ -100,7 +100,7 @@ def _accuracy_table(context: Context, outcomes: Sequence[Outcome]) -> None:
         shares = [found[split].value if found else None for split in ("train", "validation", "test")]
         low, high = found["test"].interval if found else (None, None)
         num_images = found["test"].num_images if found else None
-        rows.append([facts.name, TASKS[facts.kind], facts.seed, *shares, low, high, num_images])
+        rows.append([facts.name, TASKS[facts.kind], str(facts.seed), *shares, low, high, num_images])
     columns = ["network", "learns to name", "seed", "train", "validation", "test", "test, low", "test, high", "test images"]
     caption = (
         "Share of right answers, with the 95 % interval over test images (Wilson's; for turns, by bootstrap over images). A gap "
