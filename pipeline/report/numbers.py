@@ -8,6 +8,7 @@ from typing import Any
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+_SPELT_OUT = {"s": "seconds", "MB/s": "megabytes per second", "MiB": "mib", "GiB": "gib"}
 _PREFIXED = ("FLOP", "FLOP/s")
 
 
@@ -56,13 +57,9 @@ def memory(gib: float) -> str:
 
 
 def name(key: str, unit: str) -> str:
-    """Return the key of a figure in words: `num_parameters` counts parameters, `peak_memory_gib` says its unit twice."""
-    words = key.replace("_", " ").split(" ")
-    if words[0] == "num" and len(words) > 1:
-        words = words[1:]
-    if words[-1].lower() == unit.lower() and len(words) > 1:
-        words = words[:-1]
-    return " ".join(words)
+    """Return the key of a figure in words: `num_parameters` counts parameters, `training_seconds` says its unit twice."""
+    text = key.replace("_", " ").removeprefix("num ")
+    return text.removesuffix(f" {_SPELT_OUT.get(unit, unit.lower())}")
 
 
 def unit_for(value: float, unit: str) -> tuple[float, str]:

@@ -111,6 +111,7 @@ def test_figures_have_names_and_units_for_people(tmp_path):
         context.metric("peak_memory_gib", 0.5, unit="GiB", **shown)
         context.metric("training_flops", 122_776_240_128.0, unit="FLOP", interval=[1e11, 2e11], **shown)
         context.metric("repeated_4", 0.5, unit="1", title="share of 4-word runs that repeat", **shown)
+        context.metric("training_seconds", 2.5, unit="s", **shown)
         context.metric("distance", 0.25, unit="1", label="vae, seed=1", **shown)
         context.metric("hidden", 0.5, unit="1", listed=False, **shown)
 
@@ -121,6 +122,7 @@ def test_figures_have_names_and_units_for_people(tmp_path):
         ["peak memory", "0.5", "–", "GiB"],
         ["training flops", "122.8", "100 to 200", "GFLOP"],
         ["share of 4-word runs that repeat", "0.5", "–", "–"],
+        ["training", "2.5", "–", "s"],
         ["vae, seed=1: distance", "0.25", "–", "–"],
     ]
     shown = text_of(page).split("Engineer's details")[0]

@@ -187,7 +187,9 @@ def _prediction_blocks(context: Context, predictions: Mapping[str, Prediction]) 
         log_y=True,
     )
     context.section.figure(
-        path, "With more text before it, a token is easier to guess; where the curve is flat, more does not help."
+        path,
+        "How hard tokens are to guess, by how many tokens of the window stand before them. More text before a token helps, but "
+        "openings follow a pattern and only long documents have late positions: the curve need not fall.",
     )
 
 

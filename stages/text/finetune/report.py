@@ -86,9 +86,9 @@ def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
             context.metric(f"bits_per_byte{suffix}{key}", value, unit="bit/byte", **shown)
         context.metric(
             f"bits_per_byte{suffix}_change",
-            row.change,
-            unit="1",
-            interval=list(row.interval),
+            100 * row.change,
+            unit="%",
+            interval=[100 * bound for bound in row.interval],
             separable=row.is_separable,
             headline=True,
             title=f"change of {text}",
