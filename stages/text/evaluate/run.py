@@ -66,6 +66,7 @@ def _predict(
             context.progress(done, total, unit=unit)
 
         predictions[split] = metrics.predict(subject.model, documents, num_bytes, seed=config.seed, on_progress=show, **settings)
+    context.phase("checking that the batch does not matter")
     invariance = metrics.batch_invariance(subject.model, documents, num_bytes, **settings)
     _check_invariance(config, invariance)
     return predictions, invariance
@@ -107,6 +108,7 @@ def _sample(config: Config, context: Context, subject: Subject, texts: list[str]
     if room < 1:
         raise DataError(f"prompt_words={config.prompt_words} makes {longest} tokens; the context has {subject.context_length}")
     max_new_tokens = min(config.max_new_tokens, room)
+    context.phase(f"writing {len(prompts)} samples")
     samples = generate_texts(
         subject.model,
         subject.tokenizer,
