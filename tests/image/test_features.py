@@ -251,6 +251,9 @@ def test_numbers_of_other_extractors_samples_or_references_are_not_compared(eval
         )
     with pytest.raises(DataError, match="num_samples: 200 and 180"):
         check_comparable([mine, evaluate_samples(evaluator.real[:180], digits["test"], digits["train"], extractors, **options)])
+    fewer = Split(digits["test"].images[:499], digits["test"].labels[:499])
+    with pytest.raises(DataError, match="num_references: 500 and 499, references_sha256"):
+        check_comparable([mine, evaluate_samples(evaluator.real, fewer, digits["train"], extractors, **options)])
     with pytest.raises(DataError, match="random: .* and None"):
         check_comparable([mine, evaluate_samples(evaluator.real, digits["test"], digits["train"], extractors[:1], **options)])
 

@@ -92,13 +92,36 @@ def test_a_checkpoint_is_saved_before_the_evaluation_that_fails(tmp_path, images
     assert [path.name for path in (training.context.checkpoints / "training").iterdir()] == ["step-00000004"]
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, images):
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_stops_before_the_update(what, bad, tmp_path, images):
     training = make_training(tmp_path, images)
     before = state_of(training)
-    training.family.first.table.register_hook(lambda grad: grad * float("nan"))
-    with pytest.raises(Diverged, match="step 1: the gradient norm is nan"):
+    if what == "gradient":
+        training.family.first.table.register_hook(lambda grad: grad * bad)
+    else:
+        training.seats[0].player.register_forward_hook(lambda _, args, losses: losses | {"loss": losses["loss"] + bad})
+    with pytest.raises(Diverged, match=f"step 1: the {what}.* is (nan|inf)"):
         training.run(8, {})
     assert same(before, state_of(training))
+    assert not list(training.context.checkpoints.rglob("step-*")), "nothing of it was saved"
+
+
+def test_each_step_and_each_player_draws_noise_of_its_own(tmp_path, images):
+    training = make_training(tmp_path, images)
+    drawn = [
+        training._loss(lambda images, labels, noise: {"loss": noise.uniform(5)}, step, index)["loss"].flatten().tolist()
+        for step, index in [(0, 0), (1, 0), (0, 1), (0, 0)]
+    ]
+    assert drawn[0] == drawn[3]
+    assert not {*drawn[0]} & {*drawn[1]}
+    assert not {*drawn[0]} & {*drawn[2]}
+
+
+def test_no_gradient_outlives_its_step(tmp_path, images):
+    training = make_training(tmp_path, images)
+    training.run(2, {})
+    assert [parameter.grad for parameter in training.parameters.values()] == [None] * len(training.parameters)
 
 
 def test_every_epoch_shows_every_image_once_and_in_another_order(tmp_path, images):

@@ -6,7 +6,6 @@ PyTorch's own message names the bytes that were asked for, which say nothing abo
 from __future__ import annotations
 
 import gc
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -34,7 +33,7 @@ def within_memory(work: Callable[[], T], *, sizes: Sequence[int], attempt: Calla
         if not is_out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0]
-        traceback.clear_frames(error.__traceback__)  # they hold the activations, which would leave no room for any attempt
+    # Outside of `except`: the error is gone by now, and with it the frames that held the activations.
     fits = next((size for size in sizes[1:] if _goes_through(attempt, size)), None)
     advice = "not even the smallest batch fits: choose a smaller model or smaller images"
     if fits is not None:
@@ -56,6 +55,5 @@ def _goes_through(attempt: Callable[[int], None], size: int) -> bool:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)
         return False
     return True

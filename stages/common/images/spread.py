@@ -7,10 +7,10 @@ Frechet distance and shrinks the balls of recall. The reference images stay: int
 
 Why a tenth is left out and not a half. Coverage is a share of balls that hold any sample. Where few are reached, one sample
 more reaches one ball more; half of the samples reach half of those, and vary as half of the samples do. For balls that
-hold λ samples on average (counts are Poisson), parts that keep a share f tell f times the true deviation as λ falls to 0; with
-f = 0.9 they tell all of it at λ = 1/2, and more beyond. Seen against 100 fresh draws of 200 samples from five models of the digits, in
-pixel components: coverage 0.58 to 0.94 of the true deviation with halves, 0.90 to 1.25 with nine tenths; recall 0.5 to 1.0
-and 0.5 to 1.7; Frechet and kernel distance 0.9 to 1.5 and 0.8 to 1.3.
+hold λ samples on average (counts are Poisson), parts that keep a share f tell f times the true deviation as λ falls to 0;
+with f = 0.9 they tell all of it at λ = 1/2, and more beyond. Seen against 100 fresh draws of 200 samples from five models of
+the digits, in pixel components: coverage 0.58 to 0.94 of the true deviation with halves, 0.90 to 1.25 with nine tenths;
+recall 0.5 to 1.0 and 0.5 to 1.7; Frechet and kernel distance 0.9 to 1.5 and 0.8 to 1.3.
 """
 
 from __future__ import annotations
