@@ -18,11 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation_table import MUTATIONS, Mutation
+from tests import mutation_table, mutation_table_images
+from tests.mutation_table import Mutation
+
+MUTATIONS = mutation_table.MUTATIONS + mutation_table_images.MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("pipeline", "stages", "tests", "data_cards", "configs", "benchmarks", "pyproject.toml", "README.md")
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "matplotlib.pyplot", "hypothesis")
+LIBRARIES += ("diffusers.pipelines.ddpm", "diffusers.models.unets.unet_2d", "sklearn.datasets", "scipy.stats")
 MODELS = ("AutoModelForCausalLM", "AutoTokenizer", "Qwen3ForCausalLM", "LlamaForCausalLM", "GPT2LMHeadModel")
 BROKEN, ELSEWHERE = 98, 99
 """Exit codes of a child: the runner itself failed; our code was imported from somewhere else than the copy."""

@@ -31,8 +31,8 @@ from tests.image.digits import ImagesConfig, digits_artifact, toy_artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE = "stages.image.classifier"
-QUICK = {"num_steps": 25, "batch_size": 64, "first_width": 8, "learning_rate": 6e-3, "num_halves": 2}
-TINY = {"num_steps": 40, "batch_size": 32, "num_features": 6, "first_width": 8, "learning_rate": 1e-2, "num_halves": 2}
+QUICK = {"num_steps": 25, "batch_size": 64, "first_width": 8, "learning_rate": 6e-3, "num_parts": 2}
+TINY = {"num_steps": 40, "batch_size": 32, "num_features": 6, "first_width": 8, "learning_rate": 1e-2, "num_parts": 2}
 NAMES = ["supervised-0", "supervised-1", "rotation", "random"]
 
 

@@ -93,7 +93,7 @@ def models(tmp_path_factory, images):
 
 def compare(root, images, extractors, models, **values):
     inputs = {"images": images, "extractors": extractors, "models": models}
-    return run_stage(STAGE, root, {"num_halves": 6, "num_resamples": 200, "page_images": 8} | values, inputs)
+    return run_stage(STAGE, root, {"num_parts": 6, "num_resamples": 200, "page_images": 8} | values, inputs)
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +254,6 @@ def test_extractors_of_other_images_are_refused(tmp_path, images, models):
         compare(tmp_path / "run", images, other, models)
 
 
-def test_one_half_is_refused_because_it_has_no_spread():
-    with pytest.raises(RecipeError, match="num_halves.*one half has no spread"):
-        Config.parse({"num_halves": 1}, where="compare")
+def test_one_part_is_refused_because_it_has_no_spread():
+    with pytest.raises(RecipeError, match="num_parts.*one part has no spread"):
+        Config.parse({"num_parts": 1}, where="compare")

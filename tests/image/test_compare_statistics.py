@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from stages.image.compare.statistics import (
     Sampled,
     difference,
     estimate,
-    half_sample_deviation,
     holm,
     paired_bootstrap,
     paired_difference,
@@ -43,6 +43,15 @@ def test_three_seeds_are_judged_by_their_own_spread_and_fewer_by_that_of_the_sam
     two = estimate(sampled(1.0, 3.0, deviation=0.5))
     assert (two.method, two.mean) == ("samples", 2.0)
     assert two.high - two.mean == pytest.approx(1.959964 * 0.5 / math.sqrt(2))
+
+
+@pytest.mark.parametrize("values", [(0.01, 0.02, 0.5), (0.02, 0.02), (0.99, 0.98)])
+def test_the_interval_of_a_share_is_cut_at_0_and_at_1(values):
+    free = estimate(sampled(*values, deviation=0.1))
+    found = estimate(replace(sampled(*values, deviation=0.1), bounds=(0.0, 1.0)))
+    assert free.low < 0 or free.high > 1
+    assert (found.low, found.high) == (max(0.0, free.low), min(1.0, free.high))
+    assert (found.mean, found.method) == (free.mean, free.method)
 
 
 def test_without_any_spread_there_is_a_mean_and_no_interval():
@@ -110,13 +119,6 @@ def test_a_difference_in_bits_must_outlast_other_trainings_too():
 def test_bits_of_other_images_are_refused(shapes):
     with pytest.raises(ValueError, match="of one shape"):
         paired_bootstrap(np.zeros(shapes[0]), np.zeros(shapes[1]), seed=0)
-
-
-def test_half_samples_know_the_standard_error_of_a_mean():
-    generator = np.random.default_rng(3)
-    values = generator.normal(size=400)
-    halves = [values[generator.permutation(400)[:200]].mean() for _ in range(400)]
-    assert half_sample_deviation(halves) == pytest.approx(values.std() / 20, rel=0.1)
 
 
 def test_holm_on_the_example_of_its_docstring_and_never_above_1():

@@ -29,6 +29,12 @@ def test_two_digits_of_the_interval_and_four_of_the_mean(mean, reach, words):
     assert plus_minus(estimated(mean, reach)).replace("\u00a0", " ") == words
 
 
+def test_an_interval_that_was_cut_at_a_limit_is_told_by_its_longer_arm():
+    assert (
+        plus_minus(Estimate(mean=0.02, low=0.0, high=0.12, num_seeds=3, method="seeds")).replace("\u00a0", " ") == "0.02 ± 0.10"
+    )
+
+
 def test_the_sign_says_what_was_varied():
     assert plus_minus(estimated(1.0, 0.1, method="samples")) == "1.00\u00a0~\u00a00.10"
     none = Estimate(mean=1.0, low=math.nan, high=math.nan, num_seeds=1, method="none")

@@ -92,6 +92,15 @@ def test_precision_recall_density_and_coverage_on_a_line():
     assert found["recall"] == pytest.approx(np.mean([abs(x - 2.4) < 1.8 or abs(x - 100) < 97.6 for x in range(10)]))
 
 
+def test_blocks_of_rows_change_no_figure(monkeypatch):
+    fake, real = normal(1, 41, 5), normal(2, 37, 5)
+    whole = compute(precision_recall, predictions=fake, references=real), squared_mmd(fake, real)
+    for module in (precision_recall, kernel_distance):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 10)
+    assert compute(precision_recall, predictions=fake, references=real) == whole[0]
+    assert squared_mmd(fake, real) == pytest.approx(whole[1], abs=1e-12)
+
+
 def test_a_few_real_images_repeated_have_full_precision_and_no_recall():
     real = normal(0, 300, 6)
     found = compute(precision_recall, predictions=np.tile(real[:10], (20, 1)), references=real)

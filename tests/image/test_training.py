@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,13 +31,13 @@ def images(tmp_path_factory):
     return toy_artifact(tmp_path_factory.mktemp("images"))
 
 
-def make_training(directory, images, config=CONFIG):
+def make_training(directory, images, config=CONFIG, family=ToyFamily):
     torch.manual_seed(config.seed)
     return ImageTraining(
         config=config,
         context=make_context(directory, {"images": images}),
         accelerator=Accelerator(cpu=True, mixed_precision="no"),
-        family=ToyFamily(load_grid(images)),
+        family=family(load_grid(images)),
         train=load_split(images, "train"),
         identity={"learning_rate": config.learning_rate},
     )
@@ -90,13 +92,36 @@ def test_a_checkpoint_is_saved_before_the_evaluation_that_fails(tmp_path, images
     assert [path.name for path in (training.context.checkpoints / "training").iterdir()] == ["step-00000004"]
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, images):
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_stops_before_the_update(what, bad, tmp_path, images):
     training = make_training(tmp_path, images)
     before = state_of(training)
-    training.family.first.table.register_hook(lambda grad: grad * float("nan"))
-    with pytest.raises(Diverged, match="step 1: the gradient norm is nan"):
+    if what == "gradient":
+        training.family.first.table.register_hook(lambda grad: grad * bad)
+    else:
+        training.seats[0].player.register_forward_hook(lambda _, args, losses: losses | {"loss": losses["loss"] + bad})
+    with pytest.raises(Diverged, match=f"step 1: the {what}.* is (nan|inf)"):
         training.run(8, {})
     assert same(before, state_of(training))
+    assert not list(training.context.checkpoints.rglob("step-*")), "nothing of it was saved"
+
+
+def test_each_step_and_each_player_draws_noise_of_its_own(tmp_path, images):
+    training = make_training(tmp_path, images)
+    drawn = [
+        training._loss(lambda images, labels, noise: {"loss": noise.uniform(5)}, step, index)["loss"].flatten().tolist()
+        for step, index in [(0, 0), (1, 0), (0, 1), (0, 0)]
+    ]
+    assert drawn[0] == drawn[3]
+    assert not {*drawn[0]} & {*drawn[1]}
+    assert not {*drawn[0]} & {*drawn[2]}
+
+
+def test_no_gradient_outlives_its_step(tmp_path, images):
+    training = make_training(tmp_path, images)
+    training.run(2, {})
+    assert [parameter.grad for parameter in training.parameters.values()] == [None] * len(training.parameters)
 
 
 def test_every_epoch_shows_every_image_once_and_in_another_order(tmp_path, images):
@@ -116,6 +141,59 @@ def test_a_batch_that_crosses_an_epoch_holds_the_end_of_one_and_the_start_of_the
 def test_a_batch_larger_than_the_data_is_refused_with_what_fits(batch_size, tmp_path, images):
     with pytest.raises(StageError, match="set at most 64"):
         make_training(tmp_path, images, CONFIG.model_copy(update={"batch_size": batch_size}))
+
+
+class Hungry(ToyFamily):
+    """Takes 256 MiB of address space for each image; none of it is touched, so none is used."""
+
+    def players(self):
+        players = super().players()
+        look = players["pixels"].forward
+
+        def forward(images, labels, noise):
+            room = torch.empty(len(images), 2**28, dtype=torch.uint8)
+            losses = look(images, labels, noise)
+            return losses | {"loss": losses["loss"] + 0 * room[0, 0]}
+
+        players["pixels"].forward = forward
+        return players
+
+
+@pytest.fixture
+def little_room():
+    """Let this process have 768 MiB more than it has now."""
+    now, hard = resource.getrlimit(resource.RLIMIT_AS)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * 2**28, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (now, hard))
+
+
+@pytest.mark.parametrize("count", [True, False], ids=["counting", "training"])
+@pytest.mark.usefixtures("little_room")
+def test_out_of_memory_names_a_batch_that_was_tried_and_fits(count, tmp_path, images):
+    training = make_training(tmp_path, images, family=Hungry)
+    before = state_of(training)
+    with pytest.raises(StageError, match=r"out of memory with batch_size 8 .*: set batch_size to 2 or less"):
+        training.flops_per_step() if count else training.run(8, {})
+    assert same(before, state_of(training))
+    training = make_training(tmp_path, images, CONFIG.model_copy(update={"batch_size": 2}), Hungry)
+    training.run(8, {})
+
+
+@pytest.mark.usefixtures("little_room")
+def test_out_of_memory_says_when_no_batch_fits(tmp_path, images):
+    training = make_training(tmp_path, images)
+    training._loss = lambda *args, **rest: torch.empty(2**40)
+    with pytest.raises(StageError, match="not even the smallest batch fits"):
+        training.run(8, {})
+
+
+def test_an_error_that_is_not_about_memory_is_left_as_it_is(tmp_path, images):
+    training = make_training(tmp_path, images)
+    training.family.first.table.register_hook(lambda grad: grad @ grad)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
+        training.run(8, {})
 
 
 def test_the_ledger_counts_forward_and_backward_and_the_double_backward_of_a_penalty():

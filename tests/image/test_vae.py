@@ -299,6 +299,16 @@ def test_samples_are_on_the_grid_and_a_pure_function_of_the_generator(levels):
     assert not torch.equal(vae.sample(20, seeded_generator(1)), mean(20, seeded_generator(1)))
 
 
+def test_a_sample_is_a_draw_and_not_the_mean():
+    vae = vae_of(grid_of(levels=4), scale=0.2)
+    generator = seeded_generator(3)
+    latents = vae.prior(50, generator)
+    drawn = vae.draw(latents, generator)
+    assert torch.equal(vae.sample(50, seeded_generator(3)), drawn)
+    assert torch.equal(vae.sample_sets()["mean"](50, seeded_generator(3)), vae.mean(latents).round().to(torch.uint8))
+    assert drawn.float().std() > 2 * vae.mean(latents).std(), "means are nearer to grey than images are"
+
+
 def test_draws_average_to_the_mean_of_the_same_latent():
     vae = vae_of(grid_of(levels=8))
     latent = vae.prior(1, seeded_generator(1)).expand(20_000, -1, -1, -1)

@@ -70,7 +70,7 @@ def corrupted(train: Split, *, levels: int, seed: int, most: int = MOST_SAMPLES)
 
 
 def corruption_panel(
-    train: Split, test: Split, *, levels: int, extractors: Sequence[Extractor], seed: int, num_halves: int
+    train: Split, test: Split, *, levels: int, extractors: Sequence[Extractor], seed: int, num_parts: int
 ) -> dict[str, dict[str, Any]]:
     """Return fault -> what `Evaluator.evaluate` says of it; the last one are the images of the ceiling.
 
@@ -84,7 +84,7 @@ def corruption_panel(
         levels=levels,
         extractors=extractors,
         num_samples=len(sets[COPY]),
-        num_halves=num_halves,
+        num_parts=num_parts,
         seed=seed,
     )
     return {name: evaluator.evaluate(images) for name, images in (sets | {PIXELWISE: evaluator.pixelwise}).items()}

@@ -7,10 +7,7 @@ real train images, the ceiling that of images whose pixels are drawn one by one,
     ratio = (distance - floor) / (ceiling - floor)
 is 0 for real images and 1 for pixels without any order. The reference is the test split in all of them.
 
-How much a number depends on the luck of the draw is told by random halves of the samples: a half, drawn without replacement,
-is as far from the whole as the whole is from all samples that there could be (delete-d jackknife with d = n/2; Shao and Wu,
-A general theory for jackknife variance estimation, 1989). Drawing with replacement would repeat images, which raises a
-Frechet distance and shrinks the balls of recall.
+How much a number depends on the luck of the draw is told by parts of the samples; see `spread`.
 """
 
 from __future__ import annotations
@@ -32,6 +29,7 @@ from pipeline.errors import DataError
 from stages.common.images.features import Extractor, PixelSpace, Space
 from stages.common.images.grid import Split
 from stages.common.images.noise import seeded_generator
+from stages.common.images.spread import Values, draw_parts, measured
 from stages.common.metrics.class_histogram import compare_labels
 from stages.common.metrics.frechet_distance import frechet
 from stages.common.metrics.kernel_distance import squared_mmd
@@ -40,7 +38,6 @@ from stages.common.metrics.precision_recall import balls
 from stages.common.metrics.sharpness import energies, sharpness_ratios
 from stages.common.metrics.vendi_score import vendi
 
-Values = dict[str, float]
 _IDENTITY = ("num_samples", "num_references", "references_sha256", "training_sha256", "seed")
 
 
@@ -74,8 +71,8 @@ class Evaluator:
         levels: K of the grid.
         extractors: of `load_extractors`; the pixels' principal components are added as one more space.
         num_samples: n of every set.
-        num_halves: random halves that the deviations stand on; 0: none are given.
-        seed: of the halves, of the real images of the floor and of the pixels of the ceiling.
+        num_parts: random parts of the samples that the deviations stand on; 0: none are given.
+        seed: of the parts, of the real images of the floor and of the pixels of the ceiling.
 
     Attributes:
         real: the images of the floor, uint8 (num_samples, C, H, W).
@@ -93,7 +90,7 @@ class Evaluator:
         levels: int,
         extractors: Sequence[Extractor],
         num_samples: int,
-        num_halves: int = 20,
+        num_parts: int = 20,
         seed: int = 0,
     ) -> None:
         if num_samples > len(train):
@@ -102,17 +99,16 @@ class Evaluator:
                 f"first {len(train)} samples of every model, or more images"
             )
         self._train, self._test, self._levels = train, test, levels
-        self._num_samples, self._num_halves = num_samples, num_halves
+        self._num_samples = num_samples
         self._facts = {
             "num_samples": num_samples,
             "num_references": len(test),
-            "num_halves": num_halves,
+            "num_parts": num_parts,
             "seed": seed,
             "references_sha256": _sha256(test.images),
             "training_sha256": _sha256(train.images),
         }
-        generator = np.random.default_rng(seed)
-        self._halves = [generator.permutation(num_samples)[: num_samples // 2] for _ in range(num_halves)]
+        self._parts = draw_parts(num_samples, num_parts, np.random.default_rng(seed))
         self.real = train.images[torch.randperm(len(train), generator=seeded_generator(seed, 0))[:num_samples]]
         self.pixelwise = independent_pixels(train.images, num_samples, seeded_generator(seed, 1))
         with _measuring("the images"):
@@ -125,10 +121,10 @@ class Evaluator:
     def _yardstick(self, space: Space) -> _Yardsticks:
         references, real = space.features(self._test.images), space.features(self.real)
         num_features = references.shape[1]
-        if self._num_halves and self._num_samples // 2 <= num_features:
+        if self._parts and len(self._parts[0]) <= num_features:
             raise DataError(
-                f"halves of {self._num_samples} samples are too few for the {num_features} features of {space.name}; draw more "
-                f"than {2 * num_features + 1} samples, or set num_halves to 0 and go without deviations"
+                f"parts of {len(self._parts[0])} out of {self._num_samples} samples are too few for the {num_features} features "
+                f"of {space.name}; draw more samples, or set num_parts to 0 and go without deviations"
             )
         floor, ceiling = frechet(real, references), frechet(space.features(self.pixelwise), references)
         if not ceiling > floor:
@@ -160,7 +156,7 @@ class Evaluator:
         """
         self._check(samples)
         with _measuring("the samples"):
-            pixels = self._measured(self._pixel_values(samples))
+            pixels = measured(self._pixel_values(samples), self._num_samples, self._parts)
             spaces = {one.space.name: self._in_space(one, samples) for one in self._yardsticks}
         return {**self._facts, "pixels": pixels, "spaces": spaces}
 
@@ -204,15 +200,7 @@ class Evaluator:
             return found
 
         facts = {"sha256": known.space.sha256, "floor": known.floor, "ceiling": known.ceiling}
-        return facts | self._measured(values)
-
-    def _measured(self, values: Callable[[np.ndarray], Values]) -> dict[str, Values]:
-        whole = values(np.arange(self._num_samples))
-        halves = [values(rows) for rows in self._halves]
-        num_half = self._num_samples // 2
-        scale = np.sqrt(num_half / (self._num_samples - num_half))
-        deviations = {key: float(scale * np.std([half[key] for half in halves])) for key in whole} if halves else {}
-        return {"values": whole, "deviations": deviations}
+        return facts | measured(values, self._num_samples, self._parts)
 
 
 def evaluate_samples(
@@ -223,12 +211,6 @@ def evaluate_samples(
         train=train, test=reference_test, levels=levels, extractors=extractors, num_samples=len(samples), **options
     )
     return evaluator.evaluate(samples)
-
-
-def interval(measured: Mapping[str, Mapping[str, float]], key: str) -> tuple[float, float]:
-    """Return the 95 % interval of a value over draws of samples; `measured` holds `values` and `deviations`."""
-    reach = 1.96 * measured["deviations"][key]
-    return measured["values"][key] - reach, measured["values"][key] + reach
 
 
 def check_comparable(results: Sequence[Mapping[str, Any]]) -> None:

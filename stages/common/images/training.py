@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,11 +27,13 @@ from stages.common.images.config import ImageModelConfig
 from stages.common.images.family import Family, Optimisation, Player
 from stages.common.images.grid import Split
 from stages.common.images.ledger import FlopLedger
+from stages.common.images.memory import within_memory
 from stages.common.images.noise import BatchNoise, seeded_generator
 from stages.common.optimizers import adamw
 from stages.common.saved_state import SavedState
 from stages.common.schedule import set_learning_rates
 
+T = TypeVar("T")
 WARMUP_SHARE = 0.1
 _MOST_LOGGED_STEPS = 500
 
@@ -114,7 +117,14 @@ class ImageTraining:
         return Seat(name, player, module, adamw([group], betas=rule.betas, eps=1e-8), rule)
 
     def flops_per_step(self) -> int:
-        """Return the counted FLOPs of one step over all processes; no weight changes."""
+        """Return the counted FLOPs of one step over all processes; no weight changes.
+
+        Raises:
+            StageError: the batch does not fit into the memory; names one that does.
+        """
+        return self._within_memory(self._counted_flops)
+
+    def _counted_flops(self) -> int:
         with FlopLedger() as ledger:
             for seat in self.seats:
                 self._loss(seat.player, 0, self.seats.index(seat))["loss"].backward()  # type: ignore[no-untyped-call]
@@ -132,6 +142,7 @@ class ImageTraining:
         Raises:
             Interrupted: a stop was asked for; the state is saved.
             Diverged: a loss or gradient is not finite; the last checkpoint is good.
+            StageError: the batch does not fit into the memory; names one that does.
         """
         found = self.saved.resume(num_steps)
         for step in range(found.step if found else 0, num_steps):
@@ -150,7 +161,7 @@ class ImageTraining:
         set_learning_rates([seat.optimizer for seat in self.seats], factor)
         values: dict[str, float] = {}
         for index, seat in enumerate(self.seats):
-            values |= self._play(seat, step, index)
+            values |= self._within_memory(partial(self._play, seat, step, index))
         self.averages.update(step + 1)
         total = sum(values[f"{seat.name}.loss"] for seat in self.seats)
         share = torch.tensor(total / self.accelerator.num_processes, device=self.accelerator.device)
@@ -173,10 +184,25 @@ class ImageTraining:
         seat.optimizer.zero_grad(set_to_none=True)
         return {f"{seat.name}.{key}": value for key, value in (values | {"gradient_norm": norm}).items()}
 
-    def _loss(self, module: nn.Module, step: int, index: int) -> dict[str, Tensor]:
+    def _within_memory(self, work: Callable[[], T]) -> T:
+        """Do `work`; where memory runs out, find a batch that fits and name it."""
+        num_processes, sizes = self.accelerator.num_processes, [self.config.batch_size]
+        while sizes[-1] // 2 >= num_processes:
+            sizes.append(sizes[-1] // 2 // num_processes * num_processes)
+
+        def attempt(batch_size: int) -> None:
+            for index, seat in enumerate(self.seats):
+                loss = self._loss(seat.player, 0, index, num_rows=batch_size // num_processes)["loss"]
+                # Not backward(), which would make DDP wait for the other processes.
+                torch.autograd.grad(loss, list(seat.player.parameters()), allow_unused=True)
+
+        return within_memory(work, sizes=sizes, attempt=attempt)
+
+    def _loss(self, module: nn.Module, step: int, index: int, *, num_rows: int | None = None) -> dict[str, Tensor]:
+        """Return a player's losses on this process's rows of the batch, or on the first `num_rows` of them."""
         config, accelerator = self.config, self.accelerator
-        num_rows = config.batch_size // accelerator.num_processes
-        first = accelerator.process_index * num_rows
+        share = config.batch_size // accelerator.num_processes
+        first, num_rows = accelerator.process_index * share, num_rows or share
         chosen = self._indices(step)[first : first + num_rows]
         noise = BatchNoise(
             seeded_generator(config.seed, step, index),

@@ -7,6 +7,8 @@ a sample, divided by k; coverage is the share of real balls that hold a sample (
 The last two are not moved by one outlier whose ball is huge.
 """
 
+from collections.abc import Iterator
+
 import datasets
 import evaluate
 import numpy as np
@@ -23,6 +25,7 @@ Returns:
 Raises:
     ValueError: not two finite tables of equal width, or no more than k rows.
 """
+ROWS_AT_ONCE = 1024
 
 
 class PrecisionRecall(evaluate.Metric):
@@ -44,26 +47,35 @@ def balls(predictions: np.ndarray, references: np.ndarray, nearest_k: int = 5) -
     if fake.shape[1] != real.shape[1]:
         raise ValueError(f"predictions have {fake.shape[1]} features, references {real.shape[1]}; use one extractor for both")
     real_radii, fake_radii = _radii(real, nearest_k), _radii(fake, nearest_k)
-    distances = _squared_distances(real, fake)
-    in_real_ball = distances < real_radii[:, None]
+    num_balls, covered, recalled = np.zeros(len(fake)), [], []
+    for rows, distances in _distances_in_blocks(real, fake):
+        in_real_ball = distances < real_radii[rows, None]
+        num_balls += in_real_ball.sum(axis=0)
+        covered.append(in_real_ball.any(axis=1))
+        recalled.append((distances < fake_radii[None, :]).any(axis=1))
     return {
-        "precision": float(in_real_ball.any(axis=0).mean()),
-        "recall": float((distances < fake_radii[None, :]).any(axis=1).mean()),
-        "density": float(in_real_ball.sum(axis=0).mean() / nearest_k),
-        "coverage": float(in_real_ball.any(axis=1).mean()),
+        "precision": float((num_balls > 0).mean()),
+        "recall": float(np.concatenate(recalled).mean()),
+        "density": float(num_balls.mean() / nearest_k),
+        "coverage": float(np.concatenate(covered).mean()),
     }
 
 
 def _radii(rows: np.ndarray, nearest_k: int) -> np.ndarray:
     """Return the squared distance of each row to its k-th nearest other row, [rows]."""
-    distances = _squared_distances(rows, rows)
-    np.fill_diagonal(distances, 0)  # a row is its own nearest, at place 0
-    return np.partition(distances, nearest_k, axis=1)[:, nearest_k]
+    radii = np.empty(len(rows))
+    for block, distances in _distances_in_blocks(rows, rows):
+        distances[np.arange(len(distances)), np.arange(block.start, block.stop)] = 0  # a row is its own nearest, at place 0
+        radii[block] = np.partition(distances, nearest_k, axis=1)[:, nearest_k]
+    return radii
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return |a_i - b_j|², [len(a), len(b)]."""
-    return np.maximum(np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1)[None, :] - 2 * a @ b.T, 0)
+def _distances_in_blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield some rows of a, and |a_i - b_j|² of them, [ROWS_AT_ONCE, len(b)]: memory does not grow with len(a)·len(b)."""
+    norms = np.sum(b**2, axis=1)[None, :]
+    for start in range(0, len(a), ROWS_AT_ONCE):
+        block = slice(start, min(start + ROWS_AT_ONCE, len(a)))
+        yield block, np.maximum(np.sum(a[block] ** 2, axis=1)[:, None] + norms - 2 * a[block] @ b.T, 0)
 
 
 def _checked(name: str, values: np.ndarray, nearest_k: int) -> np.ndarray:

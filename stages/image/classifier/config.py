@@ -34,5 +34,5 @@ class Config(StageConfig):
     """Features of the penultimate layer; a Frechet distance needs more images than this."""
     first_width: Count = 16
     """Feature maps of the first convolution; each halving of the sides doubles them."""
-    num_halves: Annotated[int, Field(ge=2)] = 10
-    """Random halves of each faulty set that the intervals of the panel of faults stand on."""
+    num_parts: Annotated[int, Field(ge=2)] = 10
+    """Random parts of each faulty set, nine tenths of it, that the intervals of the panel of faults stand on."""

@@ -49,7 +49,7 @@ def write_panel(context: Context, config: Config, grid: Grid, splits: Mapping[st
     )
     try:
         panel = corruption_panel(
-            train, test, levels=grid.levels, extractors=extractors, seed=config.seed, num_halves=config.num_halves
+            train, test, levels=grid.levels, extractors=extractors, seed=config.seed, num_parts=config.num_parts
         )
     except DataError as error:
         context.section.text(f"The faults are not measured here: {error}.")

@@ -44,13 +44,14 @@ class Config(StageConfig):
     }
 
     seed: int = 1337
-    """Seed of the halves, of the bootstrap and of the random orders."""
+    """Seed of the parts, of the bootstrap and of the random orders."""
     split: Literal["test", "validation"] = "test"
     """Split that samples are held against and bits are measured on; validation for trials that choose settings."""
     budget_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share by which counted training FLOPs of two models may differ for a verdict between them."""
-    num_halves: Annotated[int, Field(ge=0)] = 20
-    """Random halves of a model's samples that tell how much a metric depends on the draw; used below three seeds, 0 for none."""
+    num_parts: Annotated[int, Field(ge=0)] = 20
+    """Random parts of a model's samples, nine tenths of them, that tell how much a metric depends on the draw; used below three
+    seeds, 0 for none."""
     num_resamples: Annotated[int, Field(ge=100)] = 10_000
     """Bootstrap draws of the test images for differences in bits per dimension."""
     columns: Count = 12
@@ -60,9 +61,9 @@ class Config(StageConfig):
     published: tuple[Published, ...] = ()
     """Published figures to print beside ours."""
 
-    @field_validator("num_halves")
+    @field_validator("num_parts")
     @classmethod
     def _has_a_spread(cls, value: int) -> int:
         if value == 1:
-            raise ValueError("must be 0 or at least 2: one half has no spread")
+            raise ValueError("must be 0 or at least 2: one part has no spread")
         return value

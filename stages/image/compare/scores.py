@@ -16,6 +16,7 @@ from pipeline.errors import DataError
 from stages.common.images.evaluation import Evaluator, check_comparable, rank_agreement
 from stages.common.images.features import Extractor, load_extractors
 from stages.common.images.grid import Split, load_grid, load_split
+from stages.common.images.spread import RANGES
 from stages.common.metrics.frechet_distance import frechet
 from stages.image.compare.config import Config
 from stages.image.compare.models import RAW, SHARES, Contestant, Run
@@ -136,7 +137,7 @@ def _evaluate(
 ) -> Results:
     num_samples = len(next(iter(contestants[0].samples().values())))
     grid = load_grid(context.input("images"))
-    # Halves cost as much as all the rest: they are drawn only if some model has too few seeds for an interval over seeds.
+    # Parts cost more than all the rest: they are drawn only if some model has too few seeds for an interval over seeds.
     few = any(len(one.runs) < LEAST_SEEDS for one in contestants)
     evaluator = Evaluator(
         train=train,
@@ -144,7 +145,7 @@ def _evaluate(
         levels=grid.levels,
         extractors=extractors,
         num_samples=num_samples,
-        num_halves=config.num_halves if few else 0,
+        num_parts=config.num_parts if few else 0,
         seed=config.seed,
     )
     total, done = sum(len(one.runs) for one in contestants), 0
@@ -188,6 +189,7 @@ def _of_results(found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Ma
         column: Sampled(
             {seed: one["values"][key] for seed, one in found.items()},
             {seed: one["deviations"].get(key, math.nan) for seed, one in found.items()},
+            RANGES.get(key, (-math.inf, math.inf)),
         )
         for column, key in keys.items()
         if all(key in one["values"] for one in found.values())

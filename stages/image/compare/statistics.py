@@ -6,9 +6,8 @@ nothing of another training; such an interval is named so wherever it is shown.
 
 Legend: S seeds, N images, R resamples.
 
-Sources: Student, The probable error of a mean (1908); Shao and Wu, A general theory for jackknife variance estimation
-(1989; delete-d jackknife); Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Holm, A simple
-sequentially rejective multiple test procedure (1979); Spearman (1904).
+Sources: Student, The probable error of a mean (1908); Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter
+13; Holm, A simple sequentially rejective multiple test procedure (1979); Spearman (1904).
 """
 
 from __future__ import annotations
@@ -67,10 +66,12 @@ class Sampled:
     Attributes:
         values: of each training, by its seed.
         deviations: standard deviation of each value over other draws of samples, by seed; NaN where it is unknown.
+        bounds: between which such a number lies, such as 0 and 1 for a share.
     """
 
     values: dict[int, float]
     deviations: dict[int, float]
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -87,17 +88,22 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def estimate(number: Sampled) -> Estimate:
-    """Return the mean over seeds with a t interval from LEAST_SEEDS seeds on, else with the spread over samples."""
+    """Return the mean over seeds with a t interval from LEAST_SEEDS seeds on, else with the spread over samples.
+
+    An interval is cut at the number's bounds: beyond them lies no true value that it could miss.
+    """
     values = list(number.values.values())
     mean = float(np.mean(values))
+    method: Method = "seeds"
     if len(values) >= LEAST_SEEDS:
         low, high = t_interval(values)
-        return Estimate(mean=mean, low=low, high=high, num_seeds=len(values), method="seeds")
-    deviation = _mean_deviation(list(number.deviations.values()))
-    if math.isnan(deviation):
+    else:
+        reach, method = _normal_quantile() * _mean_deviation(list(number.deviations.values())), "samples"
+        low, high = mean - reach, mean + reach
+    if math.isnan(low):
         return Estimate(mean=mean, low=math.nan, high=math.nan, num_seeds=len(values), method="none")
-    reach = _normal_quantile() * deviation
-    return Estimate(mean=mean, low=mean - reach, high=mean + reach, num_seeds=len(values), method="samples")
+    least, most = number.bounds
+    return Estimate(mean=mean, low=max(low, least), high=min(high, most), num_seeds=len(values), method=method)
 
 
 def difference(first: Sampled, second: Sampled) -> Difference | None:
@@ -160,15 +166,6 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, seed: int, num_resa
         low, high, p_value = min(low, over_seeds.low), max(high, over_seeds.high), max(p_value, over_seeds.p_value)
         method = "images and seeds"
     return Difference(mean=float(gaps.mean()), low=low, high=high, num_seeds=len(gaps), method=method, p_value=p_value)
-
-
-def half_sample_deviation(replicates: ArrayLike) -> float:
-    """Return the standard deviation of a statistic from its values on random halves of the samples, without replacement.
-
-    The delete-d jackknife scales the variance by (n - d) / d, which is 1 for halves. Unlike a bootstrap draw, a
-    half holds no image twice, which distances to nearest neighbours would take for memorisation.
-    """
-    return float(np.std(np.asarray(replicates, dtype=np.float64), ddof=1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

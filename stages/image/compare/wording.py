@@ -25,7 +25,8 @@ def with_interval(found: Estimate) -> str:
 
 def plus_minus(found: Estimate) -> str:
     """Return `0.57 ± 0.05`, to two digits of the interval and four of the mean; `~` where samples alone were varied."""
-    reach = 0.0 if found.method == "none" else (found.high - found.low) / 2
+    # The longer arm: the other may have been cut where the number has its limit.
+    reach = 0.0 if found.method == "none" else max(found.high - found.mean, found.mean - found.low)
     if reach == 0:
         return short(found.mean)
     decimals = 1 - math.floor(math.log10(reach))
