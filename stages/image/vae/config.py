@@ -14,7 +14,7 @@ class Config(ImageModelConfig):
 
     batch_size: Count = 64
     """Images in one step over all processes."""
-    learning_rate: Rate = 3e-3
+    learning_rate: Rate = 6e-3
     """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
     architecture: Literal["small", "autoencoder_kl"] = "small"
     """small: latents without a place, for 8x8 to 32x32. autoencoder_kl: diffusers' AutoencoderKL, latents on a small map."""
