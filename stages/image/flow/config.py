@@ -17,7 +17,7 @@ class Config(ImageModelConfig):
     the patches before it say, one pass for each patch to sample."""
     batch_size: Count = 64
     """Images in one step over all processes."""
-    learning_rate: float = Field(default=4e-3, gt=0)
+    learning_rate: float = Field(default=8e-3, gt=0)
     """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
     patch_size: Count = 2
     """Side of the squares that an image is cut into, pixels; a divisor of its sides. A coupling flow splits each square."""

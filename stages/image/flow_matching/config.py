@@ -11,7 +11,7 @@ class Config(UNetConfig):
 
     batch_size: Count = 32
     """Images in one step over all processes."""
-    learning_rate: Rate = 4e-3
+    learning_rate: Rate = 8e-3
     """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
     time_mean: float = 0.5
     """Mean of the logit of the times that are trained, 1; above 0: more times near the images."""
