@@ -31,7 +31,7 @@ from tests.image.digits import ImagesConfig, digits_artifact, toy_artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE = "stages.image.classifier"
-QUICK = {"num_steps": 25, "batch_size": 64, "first_width": 8, "learning_rate": 6e-3, "num_parts": 2}
+QUICK = {"num_steps": 25, "batch_size": 64, "num_features": 16, "first_width": 8, "learning_rate": 6e-3, "num_parts": 2}
 TINY = {"num_steps": 40, "batch_size": 32, "num_features": 6, "first_width": 8, "learning_rate": 1e-2, "num_parts": 2}
 NAMES = ["supervised-0", "supervised-1", "rotation", "random"]
 
@@ -209,7 +209,7 @@ def test_turns_are_quarter_turns_and_keep_the_shape():
 
 def test_where_there_are_too_few_images_the_section_says_that_the_panel_is_missing(tmp_path):
     images = toy_artifact(tmp_path / "images", num=60)
-    made = run_stage(STAGE, tmp_path / "out", TINY | {"batch_size": 24, "num_features": 32}, {"images": images})
+    made = run_stage(STAGE, tmp_path / "out", TINY | {"num_steps": 20, "batch_size": 24, "num_features": 32}, {"images": images})
     assert any("The faults are not measured here: " in block.get("text", "") for block in section_of(made)["blocks"])
 
 

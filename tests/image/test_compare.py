@@ -93,7 +93,7 @@ def models(tmp_path_factory, images):
 
 def compare(root, images, extractors, models, **values):
     inputs = {"images": images, "extractors": extractors, "models": models}
-    return run_stage(STAGE, root, {"num_parts": 6, "num_resamples": 200, "page_images": 8} | values, inputs)
+    return run_stage(STAGE, root, {"num_parts": 4, "num_resamples": 100, "page_images": 4, "columns": 6} | values, inputs)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,7 @@ def test_the_card_carries_the_licence_and_the_outcomes(compared):
     assert "A flow is exactly invertible: **cannot be tested here**" in card
 
 
+@pytest.mark.slow
 def test_the_same_models_give_the_same_files(tmp_path, images, extractors, models, compared):
     again = compare(tmp_path / "run", images, extractors, models)
     names = [name for name in compared.record.files if name != "events.jsonl"]
@@ -227,6 +228,7 @@ def test_artifacts_of_the_shared_driver_are_read_as_they_are(tmp_path, images, e
     assert (artifact.path / "figures/film_strip.png").exists()
 
 
+@pytest.mark.slow
 def test_settings_of_one_family_are_compared_on_validation_without_claims(tmp_path, images, extractors):
     found = [
         model_artifact(tmp_path / f"{rate}", images, {"1": noisy(images, share, 1)}, family="vae", learning_rate=rate)

@@ -11,7 +11,7 @@ from stages.image.dataset.card import Treatments
 from stages.image.dataset.checks import check, class_counts, images_needed
 from stages.image.dataset.gates import Gates, Policy, Sample
 from stages.image.dataset.neighbours import nearness
-from stages.image.dataset.splits import Distinct, make_splits
+from stages.image.dataset.splits import Distinct, make_splits, split_of
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -40,6 +40,15 @@ def test_images_that_come_later_move_none_of_the_earlier():
     assert len(few) == 200
     assert all(many[image] == split for image, split in few.items())
     assert {split: sum(s == split for s in many.values()) > 20 for split in SPLITS} == dict.fromkeys(SPLITS, True)
+
+
+def test_the_split_is_read_from_the_first_64_bits_of_the_hash_alone():
+    def split(*first):
+        return {split_of(bytes([*first]) + bytes([rest]) * (32 - len(first)), validation=0.25, test=0.25) for rest in (0, 99)}
+
+    assert split(0x00, 0, 0, 0, 0, 0, 0, 0) == split(0x3F, 255, 255, 255, 255, 255, 255, 255) == {"test"}
+    assert split(0x40, 0, 0, 0, 0, 0, 0, 0) == split(0x7F, 255, 255, 255, 255, 255, 255, 255) == {"validation"}
+    assert split(0x80, 0, 0, 0, 0, 0, 0, 0) == split(0xFF, 255, 255, 255, 255, 255, 255, 255) == {"train"}
 
 
 def test_a_larger_test_split_keeps_the_images_of_the_smaller():

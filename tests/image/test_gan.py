@@ -162,6 +162,21 @@ def test_the_discriminators_loss_is_the_game_and_gamma_half_of_each_penalty(pena
     assert punished["loss"] == pytest.approx(plain["loss"] + 1.5 * sum(penalties))
 
 
+def test_r1_is_of_real_images_and_r2_of_fakes():
+    gan, noise = make_gan(), whole_batch(6, 11)
+    losses = play(gan, "discriminator")
+    fake = played(gan.generator, real_images(), noise).detach()
+    real = (real_images() + noise.uniform(*GRID.shape)) * (2 / GRID.levels) - 1
+
+    def penalty(images):
+        (slopes,) = torch.autograd.grad(gan.discriminator(images.requires_grad_()).sum(), images)
+        return float(slopes.square().flatten(1).sum(1).mean())
+
+    assert penalty(real) != pytest.approx(penalty(fake), rel=1e-2)
+    assert float(losses["r1_penalty"].detach()) == pytest.approx(penalty(real), rel=1e-4)
+    assert float(losses["r2_penalty"].detach()) == pytest.approx(penalty(fake), rel=1e-4)
+
+
 @pytest.mark.parametrize("penalty", ["r1_r2", "r1"])
 def test_each_penalty_reaches_every_weight_of_the_discriminator(penalty):
     found = []

@@ -92,6 +92,13 @@ def test_a_checkpoint_is_saved_before_the_evaluation_that_fails(tmp_path, images
     assert [path.name for path in (training.context.checkpoints / "training").iterdir()] == ["step-00000004"]
 
 
+def test_samples_on_the_way_are_of_exactly_so_many_steps(tmp_path, images):
+    training, seen = make_training(tmp_path, images), {}
+    training.run(8, {4: lambda: seen.update(state_of(training))})
+    saved = training.context.checkpoints / "training" / "step-00000004"
+    assert same(seen, load_file(saved / "model.safetensors") | load_file(saved / "averages.safetensors"))
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_stops_before_the_update(what, bad, tmp_path, images):

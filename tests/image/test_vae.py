@@ -409,6 +409,7 @@ def test_a_unit_is_active_only_when_its_mean_depends_on_the_image():
     assert units.kl[1].item() == pytest.approx(0.125)  # a constant shift of the mean costs KL and says nothing
 
 
+@pytest.mark.slow
 def test_the_stage_leaves_samples_bounds_pictures_and_a_model(tmp_path):
     images = toy_artifact(tmp_path / "images")
     values = SMALL | {"budget_tflop": 1e-4, "batch_size": 16, "num_samples": 6, "num_likelihood_images": 4, "hidden_size": 8}
