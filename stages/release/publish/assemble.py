@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from pipeline.artifact import RECORD, Artifact, differences
-from pipeline.contract import fsync_directory, fsync_tree, write_bytes, write_json
+from pipeline.contract import fsync_directory, fsync_tree
 from pipeline.errors import Damaged, InputError, RecipeError
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
@@ -193,24 +193,30 @@ def _write(folder: Path, facts: Facts) -> None:
     if facts.selection.kind.part == "adapter":
         path = folder / ADAPTER_CONFIG
         base = {"base_model_name_or_path": facts.base_repo, "revision": facts.base_revision}
-        write_json(path, json.loads(path.read_bytes()) | base)
+        _write_json(path, json.loads(path.read_bytes()) | base)
     for name in facts.figures:
         _copy(artifact / name, folder / name)
     for relative in lineage.everything():
         _copy(relative / RECORD, folder / layout.provenance_name(relative.record))
     (folder / layout.DATA_CARDS).mkdir()
     for data in facts.data:
-        write_bytes(folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md", card_text(data))
-    write_json(folder / layout.METRICS, [_row(one) for one in facts.measured])
-    write_bytes(folder / layout.LICENSE, facts.licence.text().encode())
+        (folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md").write_bytes(card_text(data))
+    _write_json(folder / layout.METRICS, [_row(one) for one in facts.measured])
+    (folder / layout.LICENSE).write_bytes(facts.licence.text().encode())
     if lineage.recipe is not None:
-        write_bytes(folder / layout.RECIPE, without_paths(lineage.recipe.text).encode())
-    write_bytes(folder / layout.CARD, card.write_card(facts).encode())
+        (folder / layout.RECIPE).write_bytes(without_paths(lineage.recipe.text).encode())
+    (folder / layout.CARD).write_bytes(card.write_card(facts).encode())
 
 
 def _row(one: Measurement) -> dict[str, Any]:
     made = {"stage": one.artifact.record.stage, "artifact": one.artifact.fingerprint}
     return one.row | made | {"data": one.data.artifact.fingerprint if one.data else None}
+
+
+def _write_json(path: Path, values: object) -> None:
+    """The whole folder is made durable at its end, so not each file on its own."""
+    text = json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _file_name(name: str) -> str:

@@ -58,8 +58,8 @@ def findings(text: str, repo: str) -> Iterator[tuple[int, str]]:
     """
     own = _own_names(repo.partition("/")[0])
     for number, line in enumerate(text.splitlines(), 1):
-        for what, pattern in _SECRETS.items():
-            if re.search(pattern, line):
+        for what, form in _SECRETS.items():
+            if re.search(form, line):
                 yield number, what
         if _MAIL.search(line):
             yield number, "a mail address"
