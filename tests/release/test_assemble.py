@@ -8,7 +8,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pipeline.errors import Damaged, InputError, RecipeError, StoreError
-from stages.common.release.layout import Manifest, differences, is_inside, load_provenance
+from stages.common.release.layout import Manifest, PublishedFile, differences, is_inside, load_provenance
 from stages.release.publish.assemble import assemble
 from tests.release import toy_store as toy
 
@@ -145,11 +145,9 @@ def test_a_name_that_the_hub_would_refuse_is_refused_here(tmp_path, model, repo)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a\\x", "", ".", "a//b", "./a", "a\0b"])
-def test_a_manifest_cannot_name_a_path_outside_its_folder(tmp_path, model, name):
-    folder = assemble(model, None, "me/toy", tmp_path / "out").folder
+def test_a_manifest_cannot_name_a_path_outside_its_folder(tmp_path, name):
     assert not is_inside(name)
-    values = json.loads((folder / "groundup.json").read_bytes())
-    values["files"][name] = {"sha256": "0" * 64, "bytes": 1}
-    (folder / "groundup.json").write_text(json.dumps(values))
+    files = {name: PublishedFile(sha256="0" * 64, bytes=1)}
+    Manifest(artifact="0" * 64, stage="stages.x", part="model", produces="causal_lm", files=files).save(tmp_path)
     with pytest.raises(Damaged, match="no relative path inside the repository"):
-        Manifest.load(folder)
+        Manifest.load(tmp_path)

@@ -88,9 +88,12 @@ def _hand_on(assembled: Assembled, options: argparse.Namespace) -> int:
         sys.stdout.write(f"dry run  nothing left this machine; {left_out}; upload with --push\n")
         return 0
     command = [sys.executable, "-m", "stages.release.push", str(assembled.folder), "--repo", assembled.repo]
-    command += [f"--{name.replace('_', '-')}" for name in ("push", "private", "public", "create_pr") if getattr(options, name)]
+    command += [f"--{name.replace('_', '-')}" for name in ("push", "public", "create_pr") if getattr(options, name)]
     for name in ("revision", "tag", "message"):
         command += [f"--{name}={getattr(options, name)}"] if getattr(options, name) is not None else []
+    # Beside the artifact: a file inside would damage it.
+    artifact = assembled.lineage.artifact.path
+    command.append(f"--record={artifact.with_name(artifact.name + '.published.json')}")
     sys.stdout.flush()
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     return subprocess.call(command, env=environment | {"PYTHONPATH": str(PROJECT)})
