@@ -27,12 +27,11 @@ pytestmark = pytest.mark.slow  # every proof starts a process that imports the l
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def in_store(root: Path, made: Artifact, name: str) -> Artifact:
+def in_store(root: Path, made: Artifact) -> Artifact:
     """Give an artifact of the harness its place in a store."""
     place = root / "artifacts" / made.record.stage.removeprefix("stages.") / made.fingerprint[:8]
     place.parent.mkdir(parents=True, exist_ok=True)
     made.path.rename(place)
-    assert name == made.record.name
     return Artifact.open(place)
 
 
@@ -45,7 +44,7 @@ def store(tmp_path_factory):
     files = {f"model/{path.name}": path.read_bytes() for path in saved.iterdir()}
     model = toy.put(root, "stages.text.pretrain", "b0000001", "causal_lm", files, inputs={"corpus": [data]})
     values = TINY | {"learning_rate": 0.02, "num_steps": 2}
-    tuned = in_store(root, run_stage("stages.text.finetune", root / "made", values, {"base": model, "corpus": data}), "finetune")
+    tuned = in_store(root, run_stage("stages.text.finetune", root / "made", values, {"base": model, "corpus": data}))
     return {"root": root, "corpus": data, "model": model, "finetune": tuned}
 
 
@@ -125,14 +124,14 @@ def test_a_corpus_is_read_back_row_by_row(store, tmp_path):
 
 
 def test_own_classes_load_with_groundup_and_draw_the_same_images(tmp_path):
-    images = in_store(tmp_path, digits_artifact(tmp_path / "images", num_train=200), "digits")
+    images = in_store(tmp_path, digits_artifact(tmp_path / "images", num_train=200))
     model = run_stage(
         "stages.image.classic",
         tmp_path / "made",
         {"model": "independent", "num_samples": 16, "num_likelihood_images": 16},
         {"images": images},
     )
-    assembled = assemble(in_store(tmp_path, model, "classic"), None, "me/pixels", tmp_path / "out")
+    assembled = assemble(in_store(tmp_path, model), None, "me/pixels", tmp_path / "out")
     evidence = prove(assembled)
     assert evidence.problems == ()
     assert "Groundup for its own classes" in evidence.shown[0]

@@ -200,7 +200,8 @@ def _write(folder: Path, facts: Facts) -> None:
         _copy(relative / RECORD, folder / layout.provenance_name(relative.record))
     (folder / layout.DATA_CARDS).mkdir()
     for data in facts.data:
-        (folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md").write_bytes(card_text(data))
+        if (text := card_text(data)) is not None:
+            (folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md").write_bytes(text)
     _write_json(folder / layout.METRICS, [_row(one) for one in facts.measured])
     (folder / layout.LICENSE).write_bytes(facts.licence.text().encode())
     if lineage.recipe is not None:

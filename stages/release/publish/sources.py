@@ -69,11 +69,11 @@ def describe(artifact: Artifact) -> Data:
     )
 
 
-def card_text(data: Data) -> bytes:
-    """Return the data card as it was used, or what the stage wrote about the data."""
+def card_text(data: Data) -> bytes | None:
+    """Return the data card as it was used, or what the stage wrote about the data; None where it wrote nothing."""
     if data.card is not None:
         return (_CARDS / f"{data.card.name}.md").read_bytes()
-    return (data.artifact / "card.md").read_bytes()
+    return (data.artifact / "card.md").read_bytes() if "card.md" in data.artifact.record.files else None
 
 
 def _card(recorded: dict[str, Any]) -> Card | None:
