@@ -87,6 +87,12 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path, model):
     assert (tmp_path / "photos" / "cat.png").read_bytes() == b"cat"
 
 
+def test_the_artifact_itself_is_never_written_into(tmp_path, model):
+    with pytest.raises(InputError, match="lies inside the artifact"):
+        assemble(model, None, "me/toy", model / "published")
+    assert not (model / "published").exists()
+
+
 def test_nothing_that_names_the_machine_gets_in(tmp_path, model):
     folder = assemble(model, None, "me/toy", tmp_path / "out").folder
     everything = b"".join(toy.texts_of(folder).values())
