@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
                 base_repo=options.base_repo,
                 stated_license=options.license,
             )
-            return _hand_on(assembled, options, environment) if _check(assembled, options) else 1
+            accepted = _check(assembled, options)
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return _hand_on(assembled, options, environment) if accepted else 1
 
 
 def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
@@ -76,7 +77,7 @@ def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
 
 @contextmanager
 def _alone(destination: Path) -> Iterator[None]:
-    """Keep a second publisher away from the folder, from its first file to the end of the upload.
+    """Keep a second publisher away from the folder until it is checked; the upload then takes the same lock.
 
     Raises:
         StoreError: there is one.
