@@ -76,12 +76,16 @@ class Record(BaseModel):
 
     @classmethod
     def load(cls, directory: Path) -> Record:
-        """Read and check `record.json`.
+        """Read and check `record.json` of an artifact; raises as `read` does."""
+        return cls.read(directory / RECORD)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read and check the record in file `path`.
 
         Raises:
             Damaged: it is missing, unreadable, or its digest does not fit.
         """
-        path = directory / RECORD
         try:
             values = json.loads(path.read_bytes())
             claimed = values.pop("digest")

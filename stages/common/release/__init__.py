@@ -1,0 +1,1 @@
+"""Code that publishing, pushing and pulling share."""
