@@ -36,7 +36,6 @@ DATA_CARDS = "data_cards"
 GIT_ATTRIBUTES = ".gitattributes"
 """The Hub puts this file into every new repository; it belongs to no manifest."""
 
-FORMAT = 1
 Part = Literal["adapter", "merged", "model", "tokenizer", "data", "extractors"]
 """What of an artifact a repository holds."""
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -57,7 +56,7 @@ class Manifest(BaseModel):
     """What `groundup.json` holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     artifact: str = Field(pattern=_SHA256.pattern)
     """Fingerprint of the artifact that was published."""
     stage: str
