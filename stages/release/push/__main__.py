@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.errors import GroundupError, RecipeError
-from stages.release.push.output import Redacting, redact_output
+from stages.release.push.output import Redacting, redacted_output
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
@@ -19,15 +19,16 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
-    output = redact_output()
-    try:
-        _run(options, output)
-    except GroundupError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped. Nothing is lost: run the same command again, it goes on where it stopped.\n")
-        return 130
+    with redacted_output() as output:
+        try:
+            _check(options)
+            _run(options, output)
+        except GroundupError as error:
+            sys.stderr.write(f"{error}\n")
+            return error.exit_code
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped. Nothing is lost: run the same command again, it goes on where it stopped.\n")
+            return 130
     return 0
 
 
@@ -43,7 +44,6 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    _check(options)
     check_name(options.repo)
     token = get_token()
     if token is not None:

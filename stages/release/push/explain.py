@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 import httpx2
@@ -32,15 +33,17 @@ def explain(error: Exception, place: Place) -> GroundupError:
     """Return the error to show for `error`."""
     if isinstance(error, GroundupError):
         return error
+    if isinstance(error, ValueError) and not isinstance(error, HfHubHTTPError | json.JSONDecodeError):
+        return HubError(f"{place.repo}: refused ({error})")  # the client's own rules: metadata of the card, names
     cause: BaseException = error
     while not isinstance(cause, HfHubHTTPError | httpx2.TransportError | OfflineModeIsEnabled) and cause.__cause__ is not None:
         cause = cause.__cause__  # the client wraps what went wrong with one file
     if isinstance(cause, HfHubHTTPError):
         return HubError(_answered(cause, place))
-    return HubError(_unanswered(error, cause, place))
+    return HubError(_unanswered(cause, place))
 
 
-def _unanswered(error: Exception, cause: BaseException, place: Place) -> str:
+def _unanswered(cause: BaseException, place: Place) -> str:
     if isinstance(cause, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, so no request may be sent; unset it to publish"
     if isinstance(cause, httpx2.ConnectError):
@@ -49,9 +52,9 @@ def _unanswered(error: Exception, cause: BaseException, place: Place) -> str:
         return f"{place.endpoint} did not answer in time (--timeout sets how long to wait). {AGAIN}"
     if isinstance(cause, httpx2.TransportError | LocalEntryNotFoundError):
         return f"{place.endpoint}: the connection broke ({type(cause).__name__}: {cause}). {AGAIN}"
-    if isinstance(error, ValueError):
-        return f"{place.repo}: refused ({error})"
-    return f"{place.repo}: the upload failed ({type(cause).__name__}: {cause}). {AGAIN}"
+    if isinstance(cause, json.JSONDecodeError):
+        return f"{place.endpoint} does not answer as a Hub would; check HF_ENDPOINT. {AGAIN}"
+    return f"{place.repo}: that failed ({type(cause).__name__}: {cause}). {AGAIN}"
 
 
 def _answered(error: HfHubHTTPError, place: Place) -> str:

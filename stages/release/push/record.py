@@ -1,0 +1,43 @@
+"""The fact that something was published, kept beside the artifact (outside its manifest)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.contract import write_json
+from pipeline.errors import StoreError
+
+_KEY = ("endpoint", "repo", "repo_type", "commit")
+
+
+def add_entry(path: Path, entry: dict[str, Any]) -> None:
+    """Add a publication to the file at `path`; the same commit of the same repository is one entry.
+
+    Raises:
+        StoreError: the file holds something else.
+    """
+    with _locked(path):
+        try:
+            known = json.loads(path.read_bytes())["published"] if path.exists() else []
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{path}: no record of publications; move it away, then run the same command again") from None
+        rest = [one for one in known if any(one.get(name) != entry[name] for name in _KEY)]
+        write_json(path, {"format": 1, "published": [*rest, entry]})
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other publishers of the same artifact away while the record is read and written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
