@@ -15,7 +15,7 @@ from stages.common.release.probe import Probe
 from stages.release.push.__main__ import main
 from stages.release.push.record import add_entry
 from tests.hub.client import Desk, client
-from tests.hub.publishing import push, sign, write_folder
+from tests.hub.publishing import command, push, sign, write_folder
 from tests.hub.repository import Entry
 from tests.hub.server import HubServer
 
@@ -53,7 +53,7 @@ def test_a_push_is_private_verified_tagged_and_written_down(desk: Desk, tmp_path
     assert (entry["repo"], entry["commit"], entry["verified"]["num_files"]) == ("ada/one", commit.oid, 4)
     assert entry["address"] == f"{desk.hub.url}/ada/one/tree/{commit.oid}"
     assert "hf_ada" not in record.read_text()
-    assert [path.name for path in tmp_path.glob(".folder*")] == []  # the clean cache is gone
+    assert [path.name for path in tmp_path.glob(".folder.verify*")] == []  # the clean cache is gone
 
 
 @pytest.mark.slow
@@ -116,6 +116,28 @@ def test_a_public_repository_needs_the_word(desk: Desk, tmp_path: Path) -> None:
     done = desk.push(folder, "--push")
     assert (done.returncode, done.stderr.startswith("--public is missing: ada/one is a public repository")) == (2, True)
     assert titles(desk.hub) == ["initial commit"]
+
+
+def test_a_tag_is_no_branch(desk: Desk, tmp_path: Path) -> None:
+    made = desk.hub.state.create("model", "ada/one")
+    made.tags["v1"] = made.head().oid
+    done = desk.push(write_folder(tmp_path / "folder"), "--push", "--revision", "v1")
+    assert (done.returncode, "--revision v1: a tag or commit of ada/one, not a branch" in done.stderr) == (2, True)
+
+
+def test_without_a_token_a_public_repository_can_be_compared(desk: Desk, tmp_path: Path) -> None:
+    desk.hub.state.create("model", "ada/one", private=False)
+    done = desk.push(write_folder(tmp_path / "folder"), token=None)
+    assert done.returncode == 0, done.stderr
+    assert "repository ada/one: public, main at" in done.stdout
+    assert {entry.user for entry in desk.hub.faults.log} == {None}
+
+
+def test_a_disk_that_cannot_be_written_is_named(desk: Desk, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    (tmp_path / ".folder.lock").mkdir()
+    done = desk.push(folder)
+    assert (done.returncode, ".folder.lock" in done.stderr) == (1, True)
 
 
 @pytest.mark.slow
@@ -232,6 +254,27 @@ def test_help_comes_at_once_and_names_no_token_option(tmp_path: Path) -> None:
     assert not {"torch", "huggingface_hub", "transformers"} & {
         line.rpartition("|")[2].strip() for line in done.stderr.splitlines()
     }
+
+
+@pytest.mark.slow
+def test_over_xet_as_well(hub: HubServer, tmp_path: Path) -> None:
+    hub.state.xet = True
+    folder = write_folder(tmp_path / "folder", size=300_000)
+    for outcome in ("commit ", "nothing to change"):
+        done = subprocess.run(command(folder, "--push"), env=hub.environment("hf_ada", xet=True), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"\n{outcome}" in done.stdout
+    assert hub.faults.count("/cas/v1/shards") == 1
+    assert hub.faults.count("/lfs/") == 0
+
+
+@pytest.mark.slow
+def test_two_pushes_of_one_folder_wait_for_each_other(hub: HubServer, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    environment = hub.environment("hf_ada")
+    both = [subprocess.Popen(command(folder, "--push"), env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert hub.faults.count("POST .*/commit/") == 1
 
 
 @pytest.mark.slow

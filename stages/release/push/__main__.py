@@ -26,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
         except GroundupError as error:
             sys.stderr.write(f"{error}\n")
             return error.exit_code
+        except OSError as error:  # of this machine: no space, no right to write; those of the Hub have become HubErrors
+            sys.stderr.write(f"{error}; nothing is lost: put that right and run the same command again\n")
+            return 1
         except KeyboardInterrupt:
             sys.stderr.write("stopped. Nothing is lost: run the same command again, it goes on where it stopped.\n")
             return 130
@@ -41,6 +44,7 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
     from stages.release.push.hub import Hub, Target, check_name
     from stages.release.push.output import say
     from stages.release.push.publication import Wish, publish
+    from stages.release.push.record import locked
 
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -67,7 +71,8 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
         message=options.message or f"Publish {manifest.produces} {manifest.artifact[:8]} ({manifest.part})",
         record=options.record,
     )
-    with tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
+    # One push of a folder at a time: its downloads for the proof lie beside it.
+    with locked(options.folder.absolute()), tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
         publish(hub, folder, wish, Path(cache))
 
 

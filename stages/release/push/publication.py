@@ -46,6 +46,7 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
         say("nothing was sent: this was the comparison; --push sends")
         return
     _check_visibility(hub, remote, wish)
+    _check_branch(hub, remote)
     if remote.commit is None and wish.create_pr:
         raise RecipeError(f"--create-pr: there is no {hub.target.repo} that you may see; leave it out to make the repository")
     if remote.commit is None:
@@ -107,6 +108,16 @@ def _check_visibility(hub: Hub, remote: Remote, wish: Wish) -> None:
         )
     if remote.commit is not None and remote.private and wish.public:
         say(f"note: {repo} is private and stays so; make it public at {hub.address}/settings")
+
+
+def _check_branch(hub: Hub, remote: Remote) -> None:
+    """A tag or a commit can be read like a branch, but nothing can be put on top of it."""
+    target = hub.target
+    if target.revision == MAIN or not remote.has_branch:
+        return
+    refs = hub.ask(hub.api.list_repo_refs, target.repo, repo_type=target.repo_type)
+    if target.revision not in {branch.name for branch in refs.branches}:
+        raise RecipeError(f"--revision {target.revision}: a tag or commit of {target.repo}, not a branch; name a branch")
 
 
 def _check_tag(hub: Hub, remote: Remote, change: Change, wish: Wish) -> None:

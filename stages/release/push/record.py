@@ -22,7 +22,7 @@ def add_entry(path: Path, entry: dict[str, Any]) -> None:
     Raises:
         StoreError: the file holds something else.
     """
-    with _locked(path):
+    with locked(path):
         try:
             known = json.loads(path.read_bytes())["published"] if path.exists() else []
         except (ValueError, KeyError, TypeError):
@@ -32,8 +32,8 @@ def add_entry(path: Path, entry: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other publishers of the same artifact away while the record is read and written."""
+def locked(path: Path) -> Iterator[None]:
+    """Keep other publishers away from what lies at `path` (a file or a folder); the lock lies beside it and ends with us."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
