@@ -230,6 +230,8 @@ def test_a_record_of_several_publications_keeps_them_all_once(tmp_path: Path) ->
         (["--create-pr", "--revision", "dev"], "--create-pr offers a change to main; leave out --revision dev"),
         (["--create-pr", "--tag", "v1"], "--tag v1: a pull request is not published yet"),
         (["--revision", "refs/pr/1"], "--revision refs/pr/1: say the name of a branch"),
+        (["--tag", "a tag!"], "--tag 'a tag!': no name for a branch or tag"),
+        (["--revision", "a..b"], "--revision 'a..b': no name for a branch or tag"),
         (["--timeout", "0"], "--timeout 0: seconds must be positive"),
     ],
 )

@@ -38,6 +38,9 @@ LATER = {"status": 429, "retry_after": 3600}
 REFUSED = {
     "no token": Case("--push: there is no token; set HF_TOKEN to one that may write", token=None, exit_code=2),
     "unknown token": Case("the Hub does not know the token", token="hf_unknown"),
+    "mangled token": Case("HF_TOKEN: holds characters that no token has; copy it again", token="hf_\u00fc", exit_code=2),
+    "no Hub": Case("does not answer as a Hub would; check HF_ENDPOINT", faults={"whoami": {"status": 404}}),
+    "a record that cannot be kept": Case("No such file or directory", ("--push", "--record", "/proc/no/x.json")),
     "read-only token": Case("HF_TOKEN: the token of bob may only read; make one that may write", token="hf_bob", repo="bob/one"),
     "somebody else's name": Case("eve/new: ada may not do this (You don't have the rights to create a model", repo="eve/new"),
     "somebody else's repository": Case("--repo ada/NAME), or offer the change", ("--push", "--public"), repo="eve/open"),

@@ -6,6 +6,7 @@ The token comes from HF_TOKEN or from `hf auth login`, never from the command li
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipeline.errors import GroundupError, RecipeError
 from stages.release.push.output import Redacting, redacted_output
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
+_NAME = re.compile(r"[A-Za-z0-9]([\w./-]*\w)?", re.ASCII)
+"""Names that git takes for branches and tags, without the odd ones. Source: https://git-scm.com/docs/git-check-ref-format"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +47,7 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
     from stages.release.push.hub import Hub, Target, check_name
     from stages.release.push.output import say
     from stages.release.push.publication import Wish, publish
-    from stages.release.push.record import locked
+    from stages.release.push.record import locked, read_entries
 
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -52,6 +55,8 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
     token = get_token()
     if token is not None:
         output.hide(token)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise RecipeError("HF_TOKEN: holds characters that no token has; copy it again")
     if token is None and options.push:
         raise RecipeError("--push: there is no token; set HF_TOKEN to one that may write, or log in with `hf auth login`")
     folder = Folder.open(options.folder)
@@ -63,6 +68,8 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
         say(f"account {hub.place.account} ({hub.role} token) at {hub.place.endpoint}")
     if options.push:
         hub.check_may_write()
+        if options.record is not None:
+            read_entries(options.record)  # a record that cannot be kept is known before anything is sent
     wish = Wish(
         push=options.push,
         public=options.public,
@@ -84,6 +91,9 @@ def _check(options: argparse.Namespace) -> None:
         raise RecipeError(f"--tag {options.tag}: a pull request is not published yet; tag it after it was merged")
     if options.revision.startswith("refs/"):
         raise RecipeError(f"--revision {options.revision}: say the name of a branch; --create-pr makes a pull request")
+    for flag, name in (("--revision", options.revision), ("--tag", options.tag)):
+        if name is not None and not (_NAME.fullmatch(name) and ".." not in name and "//" not in name):
+            raise RecipeError(f"{flag} {name!r}: no name for a branch or tag; take letters, digits, '.', '_', '-' and '/'")
     if options.timeout <= 0:
         raise RecipeError(f"--timeout {options.timeout:g}: seconds must be positive")
 

@@ -23,12 +23,22 @@ def add_entry(path: Path, entry: dict[str, Any]) -> None:
         StoreError: the file holds something else.
     """
     with locked(path):
-        try:
-            known = json.loads(path.read_bytes())["published"] if path.exists() else []
-        except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{path}: no record of publications; move it away, then run the same command again") from None
-        rest = [one for one in known if any(one.get(name) != entry[name] for name in _KEY)]
+        rest = [one for one in read_entries(path) if any(one.get(name) != entry[name] for name in _KEY)]
         write_json(path, {"format": 1, "published": [*rest, entry]})
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """Return the publications in the file at `path`, none when there is no file yet; its folder is made.
+
+    Raises:
+        StoreError: the file holds something else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        entries: list[dict[str, Any]] = json.loads(path.read_bytes())["published"] if path.exists() else []
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{path}: no record of publications; move it away, then run the same command again") from None
+    return entries
 
 
 @contextmanager
