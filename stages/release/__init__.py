@@ -1,0 +1,1 @@
+"""The release wing: what leaves this machine, and what comes back."""
