@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan_and_run(commands)
     _add_watching(commands)
     _add_artifacts(commands)
+    _add_hub(commands)
     _add_listings(commands)
     return parser
 
@@ -86,6 +87,15 @@ def _add_artifacts(commands: _Commands) -> None:
         _store(command)
     for command in (show, diff):
         command.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _add_hub(commands: _Commands) -> None:
+    pull = _command(
+        commands, "pull", "fetch a model from the Hub, and check it; nothing of it is executed", "pipeline.cli.hub:pull"
+    )
+    pull.add_argument("repo", metavar="OWNER/NAME[@REVISION]", help="a repository; a branch, tag or commit after the @")
+    pull.add_argument("--output", metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")
+    pull.add_argument("--max-gib", metavar="GIB", help="refuse what is larger (default: 20)")
 
 
 def _add_listings(commands: _Commands) -> None:

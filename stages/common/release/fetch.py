@@ -68,6 +68,14 @@ def resolve_commit(repo: str, revision: str, *, offline: bool = False) -> str:
         return str(HfApi().repo_info(repo, revision=revision).sha)
 
 
+def listing(repo: str, commit: str) -> dict[str, RemoteFile]:
+    """Return the files of the model repository `repo` at `commit`; raises DataError when the Hub does not say."""
+    with hub_errors(repo, commit):
+        tree = HfApi().list_repo_tree(repo, revision=commit, recursive=True)
+        found = [file for file in tree if isinstance(file, RepoFile)]
+    return {file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else None) for file in found}
+
+
 def fetch(repo: str, commit: str, *, folder: Path | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Fetched:
     """Fetch the model repository `repo` at `commit` into `folder` (None: into the cache) and check it.
 
@@ -75,24 +83,24 @@ def fetch(repo: str, commit: str, *, folder: Path | None = None, max_bytes: int 
         DataError: the Hub cannot be reached, or what it holds may not come or is inconsistent; the message lists all of it.
     """
     place: dict[str, Any] = {"local_dir": folder} if folder else {}
+    files = listing(repo, commit)
     with hub_errors(repo, commit):
-        tree = list(HfApi().list_repo_tree(repo, revision=commit, recursive=True))
-        files = {
-            file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else None) for file in tree if isinstance(file, RepoFile)
-        }
         manifest = None
         if MANIFEST in files:
             if files[MANIFEST].bytes > MAX_TEXT_BYTES:
                 raise DataError(f"hub:{repo}@{commit[:8]}: {MANIFEST} has {files[MANIFEST].bytes:,} bytes; that is no manifest")
             manifest = Manifest.load(Path(hf_hub_download(repo, MANIFEST, revision=commit, **place)).parent)
-        choice = _choose(files, manifest, max_bytes)
+        choice = choose(files, manifest, max_bytes)
         refuse(repo, commit, choice.problems)
         # Patterns of fnmatch would take a name with brackets for something else, so each such character stands for itself.
         patterns = [_literal(name) for name in choice.wanted]
         where = Path(snapshot_download(repo, revision=commit, allow_patterns=patterns, **place))
-    found = Fetched(where, repo, commit, manifest, choice.left_out)
-    refuse(repo, commit, damaged(where, choice.wanted, files) + inconsistencies(where, manifest))
-    return found
+    problems = unlike(where, {name: files[name] for name in choice.wanted})
+    for name in problems:  # removed, so that the next attempt fetches it again
+        Path(os.path.realpath(where / name)).unlink(missing_ok=True)
+        (where / name).unlink(missing_ok=True)
+    refuse(repo, commit, [f"{name} {line}" for name, line in problems.items()] or inconsistencies(where, manifest))
+    return Fetched(where, repo, commit, manifest, choice.left_out)
 
 
 def cached(repo: str, commit: str) -> Fetched:
@@ -129,17 +137,18 @@ def inconsistencies(folder: Path, manifest: Manifest | None) -> list[str]:
     return problems + model_problems(folder, own=manifest is not None)
 
 
-def damaged(folder: Path, names: tuple[str, ...], files: Mapping[str, RemoteFile]) -> list[str]:
-    """Compare what came with what the Hub listed; what differs is removed, so that the next attempt fetches it again."""
-    problems = []
-    for name in names:
-        path, listed = folder / name, files[name]
-        if path.stat().st_size == listed.bytes and listed.sha256 in (None, sha256_file(path)):
-            continue
-        problems.append(f"{name} is not what the Hub lists (size or sha256); it was removed, try again")
-        Path(os.path.realpath(path)).unlink()
-        path.unlink(missing_ok=True)
-    return problems
+def unlike(folder: Path, files: Mapping[str, RemoteFile]) -> dict[str, str]:
+    """Return which of `files` is not under `folder` as the Hub lists it: name -> in what it differs."""
+    found = {}
+    for name, listed in files.items():
+        path = folder / name
+        if not path.is_file():
+            found[name] = "is missing"
+        elif path.stat().st_size != listed.bytes:
+            found[name] = f"has {path.stat().st_size:,} bytes, the Hub lists {listed.bytes:,}"
+        elif listed.sha256 not in (None, sha256_file(path)):
+            found[name] = "does not have the sha256 that the Hub lists"
+    return found
 
 
 def refuse(repo: str, commit: str, problems: list[str] | tuple[str, ...]) -> None:
@@ -160,13 +169,17 @@ def hub_errors(repo: str, revision: str) -> Iterator[None]:
     except GatedRepoError:
         raise DataError(f"{where} is gated: ask for access on its page, then log in with `hf auth login`") from None
     except RepositoryNotFoundError:
-        raise DataError(f"{where}: no such repository, or it is private; check the name, and log in with `hf auth login`") from None
+        raise DataError(
+            f"{where}: no such repository, or it is private; check the name, and log in with `hf auth login`"
+        ) from None
     except RevisionNotFoundError:
         raise DataError(f"{where}: the repository has no such revision; name a branch, a tag or a commit") from None
     except (LocalEntryNotFoundError, RevisionResolutionError) as error:
         if isinstance(error.__cause__, HTTPError):
             raise DataError(f"{where}: the Hub cannot be reached ({_line(error.__cause__)}); check the network") from None
-        raise DataError(f"{where} is not in the local cache; run once without --offline, then it works without a network") from None
+        raise DataError(
+            f"{where} is not in the local cache; run once without --offline, then it works without a network"
+        ) from None
     except HfHubHTTPError as error:
         raise DataError(f"{where}: the Hub refused ({_line(error)}); try again later") from None
     except HTTPError as error:
@@ -175,7 +188,8 @@ def hub_errors(repo: str, revision: str) -> Iterator[None]:
         raise DataError(f"{where} cannot be fetched ({_line(error)}); what came is kept, run again to go on") from None
 
 
-def _choose(files: Mapping[str, RemoteFile], manifest: Manifest | None, max_bytes: int) -> Choice:
+def choose(files: Mapping[str, RemoteFile], manifest: Manifest | None, max_bytes: int) -> Choice:
+    """Choose what of a repository is fetched; see `contents`."""
     if manifest is None:
         return choose_plain(files, max_bytes=max_bytes)
     return choose_published(files, manifest, max_bytes=max_bytes)

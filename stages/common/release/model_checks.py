@@ -16,6 +16,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
 PIPELINE_INDEX = "model_index.json"
 TOKENIZER = "tokenizer.json"
+INDEX_SUFFIX = ".safetensors.index.json"
 _CODE_KEYS = ("auto_map", "custom_pipelines")
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 OWN_CLASSES = "stages."
@@ -38,6 +39,8 @@ def model_problems(folder: Path, *, own: bool) -> list[str]:
             problems.append(f"{name} is no JSON")
             continue
         problems += [f"{name} asks for code of its own ('{key}')" for key in sorted(set(_code_keys(values[name])))]
+        if name.endswith(INDEX_SUFFIX):
+            problems += _index_problems(path.parent, name, values[name])
     if isinstance(index := values.get(PIPELINE_INDEX), dict):
         problems += _pipeline_problems(index, own=own)
     problems += [line for path in sorted(folder.rglob("*.safetensors")) if (line := _weights_problem(folder, path))]
@@ -85,6 +88,19 @@ def _pipeline_problems(index: dict[str, Any], *, own: bool) -> list[str]:
     return problems
 
 
+def _index_problems(folder: Path, name: str, values: Any) -> list[str]:
+    """A sharded model names its files; a name with a path would be read from elsewhere."""
+    shards = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(shards, dict):
+        return [f"{name} has no weight_map"]
+    names = sorted({str(shard) for shard in shards.values()})
+    return [f"{name} names {shard!r}, which is no file beside it" for shard in names if shard not in _names_in(folder)]
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
 def _weights_problem(folder: Path, path: Path) -> str | None:
     try:
         with safe_open(path, framework="np") as file:
@@ -105,7 +121,9 @@ def _tokenizer_problems(folder: Path, config: Any) -> list[str]:
     rows = _vocab_size(config)
     size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if rows is not None and size > rows:
-        return [f"the tokenizer has ids up to {size - 1}, the model has rows for {rows} (vocab_size): they do not belong together"]
+        return [
+            f"the tokenizer has ids up to {size - 1}, the model has rows for {rows} (vocab_size): they do not belong together"
+        ]
     return []
 
 

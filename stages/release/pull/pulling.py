@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.contract import fsync_directory, fsync_tree
 from pipeline.errors import DataError, RecipeError
-from stages.common.release.fetch import Fetched, fetch, inconsistencies, resolve_commit
+from stages.common.release.fetch import Fetched, choose, fetch, inconsistencies, listing, resolve_commit, unlike
 from stages.common.release.layout import MANIFEST, Manifest
 
 DEFAULT_FOLDER = "pulled"
@@ -40,9 +40,9 @@ def pull(text: str, *, output: Path | None, max_bytes: int) -> Fetched:
     repo = match["repo"]
     commit = resolve_commit(repo, match["revision"] or "main")
     target = output or Path(DEFAULT_FOLDER, f"{repo.replace('/', '--')}-{commit[:8]}")
-    with _alone(target) as partial:
+    with _alone(target, commit) as partial:
         if target.exists() or target.is_symlink():
-            return _existing(target, repo, commit)
+            return _existing(target, repo, commit, max_bytes)
         try:
             fetched = fetch(repo, commit, folder=partial, max_bytes=max_bytes)
         except DataError:
@@ -56,33 +56,34 @@ def pull(text: str, *, output: Path | None, max_bytes: int) -> Fetched:
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[Path]:
+def _alone(target: Path, commit: str) -> Iterator[Path]:
     """Yield the folder to fill, beside `target` and hidden; a second pull into the same place waits."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(target.with_name(f".{target.name}.lock"), "ab")
+        lock = os.open(target.with_name(f".{target.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise RecipeError(f"--output {target} cannot be written: {error.strerror}; choose another folder") from None
-    with lock:
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield target.with_name(f".{target.name}.partial")
+        yield target.with_name(f".{target.name}.{commit[:8]}.partial")
+    finally:
+        os.close(lock)
 
 
-def _existing(target: Path, repo: str, commit: str) -> Fetched:
-    """Return what an earlier pull of this commit left, checked again."""
-    if output_is_other := _other(target, commit):
-        raise RecipeError(f"{target} is there and {output_is_other}; choose another folder with --output")
-    manifest = Manifest.load(target) if (target / MANIFEST).exists() else None
-    if problems := inconsistencies(target, manifest):
+def _existing(target: Path, repo: str, commit: str, max_bytes: int) -> Fetched:
+    """Return what an earlier pull of this commit left, checked again.
+
+    Raises:
+        RecipeError: something else lies there.
+    """
+    files = listing(repo, commit)
+    manifest = Manifest.load(target) if (target / MANIFEST).is_file() else None
+    choice = choose(files, manifest, max_bytes)
+    problems = [f"{name} {line}" for name, line in unlike(target, {name: files[name] for name in choice.wanted}).items()]
+    if problems := [*choice.problems, *problems] or inconsistencies(target, manifest):
         lines = "".join(f"\n  - {line}" for line in problems)
-        raise DataError(f"{target} was changed after it was fetched:{lines}\nremove it, then pull again")
-    return Fetched(target, repo, commit, manifest, {})
-
-
-def _other(target: Path, commit: str) -> str | None:
-    if not target.is_dir():
-        return "is no folder"
-    return None if target.name.endswith(f"-{commit[:8]}") else "may hold something else"
+        raise RecipeError(f"'{target}' is there and is not {repo} at {commit[:8]}; remove it, or name another --output:{lines}")
+    return Fetched(target, repo, commit, manifest, choice.left_out)
 
 
 def _drop_if_empty(partial: Path) -> None:
