@@ -286,6 +286,6 @@ def test_an_adapter_and_a_folder_without_a_tokenizer_are_no_base(tmp_path):
     folder = plain_model(tmp_path / "made")
     assert base_problems(folder) == []
     (folder / "tokenizer.json").unlink()
-    assert base_problems(folder) == ["tokenizer.json is missing"]
+    assert base_problems(folder) == ["it has no tokenizer (tokenizer.json or tokenizer.model or vocab.json)"]
     write_json(folder / "adapter_config.json", {"base_model_name_or_path": "ada/base"})
     assert "it is a LoRA adapter for ada/base" in base_problems(folder)[0]

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # type: ignore[attr-defined]  # of the HTTP library below: a failed transfer
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -183,7 +183,9 @@ def hub_errors(repo: str, revision: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise DataError(f"{where}: the Hub refused ({_line(error)}); try again later") from None
     except HTTPError as error:
-        raise DataError(f"{where}: the Hub cannot be reached ({_line(error)}); check the network, then run again") from None
+        raise DataError(
+            f"{where}: the Hub cannot be reached ({_line(error)}); check the network, or run with --offline"
+        ) from None
     except OSError as error:
         raise DataError(f"{where} cannot be fetched ({_line(error)}); what came is kept, run again to go on") from None
 

@@ -17,6 +17,7 @@ CONFIG = "config.json"
 PIPELINE_INDEX = "model_index.json"
 TOKENIZER = "tokenizer.json"
 INDEX_SUFFIX = ".safetensors.index.json"
+_TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
 _CODE_KEYS = ("auto_map", "custom_pipelines")
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 OWN_CLASSES = "stages."
@@ -53,7 +54,10 @@ def base_problems(folder: Path) -> list[str]:
         return [f"it is a LoRA adapter for {adapter_base(folder)}, not a model; name that model, or the adapter's merged model"]
     if (folder / PIPELINE_INDEX).exists():
         return ["it is a pipeline of diffusers, not a language model"]
-    return [f"{name} is missing" for name in (CONFIG, TOKENIZER) if not (folder / name).exists()]
+    problems = [] if (folder / CONFIG).exists() else [f"{CONFIG} is missing"]
+    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
+        problems.append(f"it has no tokenizer ({' or '.join(_TOKENIZER_FILES)})")
+    return problems
 
 
 def adapter_base(folder: Path) -> str:
