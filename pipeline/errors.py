@@ -9,6 +9,7 @@
     │   └── Diverged                          a loss or gradient stopped being finite
     ├── StoreError                    1       the store cannot be read or written
     │   └── Damaged                           a file is not what its record says
+    ├── HubError                     1       the Hub cannot be reached, refuses, or holds something else
     └── Interrupted                 130/143   asked to stop; a resumable state is on disk
 
 A message says key, value, rule and what to do next. `assert` is for our own invariants only.
@@ -58,6 +59,10 @@ class StoreError(GroundupError):
 
 class Damaged(StoreError):
     """A file is missing or is not what its record says."""
+
+
+class HubError(GroundupError):
+    """The Hub cannot be reached, refuses, or holds something else than was sent."""
 
 
 class Interrupted(GroundupError):

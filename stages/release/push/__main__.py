@@ -1,0 +1,112 @@
+"""`python -m stages.release.push FOLDER --repo OWNER/NAME`: compare an assembled repository with the Hub; `--push` sends it.
+
+The token comes from HF_TOKEN or from `hf auth login`, never from the command line. HF_ENDPOINT names another Hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import GroundupError, RecipeError
+from stages.release.push.output import Redacting, redact_output
+
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    options = _parser().parse_args(arguments)
+    output = redact_output()
+    try:
+        _run(options, output)
+    except GroundupError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped. Nothing is lost: run the same command again, it goes on where it stopped.\n")
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace, output: Redacting) -> None:
+    # Heavier imports come after the arguments were read, so that --help is quick, and after the output is guarded.
+    from huggingface_hub import get_token
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from stages.release.push.comparison import Folder
+    from stages.release.push.hub import Hub, Target, check_name
+    from stages.release.push.output import say
+    from stages.release.push.publication import Wish, publish
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    _check(options)
+    check_name(options.repo)
+    token = get_token()
+    if token is not None:
+        output.hide(token)
+    if token is None and options.push:
+        raise RecipeError("--push: there is no token; set HF_TOKEN to one that may write, or log in with `hf auth login`")
+    folder = Folder.open(options.folder)
+    manifest = folder.manifest
+    say(f"folder {options.folder}: {manifest.produces} {manifest.artifact[:8]} ({manifest.part}), {len(folder.files)} files")
+    hub = Hub(Target(options.repo, manifest.repo_type, options.revision), timeout_seconds=options.timeout)
+    if token is not None:
+        hub.log_in()
+        say(f"account {hub.place.account} ({hub.role} token) at {hub.place.endpoint}")
+    if options.push:
+        hub.check_may_write()
+    wish = Wish(
+        push=options.push,
+        public=options.public,
+        create_pr=options.create_pr,
+        tag=options.tag,
+        message=options.message or f"Publish {manifest.produces} {manifest.artifact[:8]} ({manifest.part})",
+        record=options.record,
+    )
+    with tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
+        publish(hub, folder, wish, Path(cache))
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what does not go together."""
+    if options.create_pr and options.revision != "main":
+        raise RecipeError(f"--create-pr offers a change to main; leave out --revision {options.revision}")
+    if options.create_pr and options.tag:
+        raise RecipeError(f"--tag {options.tag}: a pull request is not published yet; tag it after it was merged")
+    if options.revision.startswith("refs/"):
+        raise RecipeError(f"--revision {options.revision}: say the name of a branch; --create-pr makes a pull request")
+    if options.timeout <= 0:
+        raise RecipeError(f"--timeout {options.timeout:g}: seconds must be positive")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.release.push",
+        description="Compare an assembled repository with the Hub, and send it.",
+        epilog="The token comes from HF_TOKEN or `hf auth login`. Killed at any point, the same command goes on.",
+    )
+    parser.add_argument("folder", type=Path, help="what `groundup publish` assembled")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub")
+    parser.add_argument("--push", action="store_true", help="send it (without: show what would change)")
+    parser.add_argument("--public", action="store_true", help="a new repository is public (default: private)")
+    parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch to publish on (default: main)")
+    parser.add_argument("--create-pr", action="store_true", help="offer it as a pull request")
+    parser.add_argument("--tag", help="name the commit; an existing tag is never moved")
+    parser.add_argument("--message", help="first line of the commit")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write down in this JSON file that it was published")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="longest wait for an answer (default: 60)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""From what `huggingface_hub` raises to one message: what was refused, which rule, what to do next."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import httpx2
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from pipeline.errors import GroundupError, HubError
+from stages.release.push.patience import asked_wait, status_of
+
+AGAIN = "Nothing is lost: run the same command again, it goes on where it stopped."
+
+
+class Place(NamedTuple):
+    """Where we are sending to, for messages; `account` is empty without a token."""
+
+    endpoint: str
+    repo: str
+    account: str
+
+
+def explain(error: Exception, place: Place) -> GroundupError:
+    """Return the error to show for `error`."""
+    if isinstance(error, GroundupError):
+        return error
+    cause: BaseException = error
+    while not isinstance(cause, HfHubHTTPError | httpx2.TransportError | OfflineModeIsEnabled) and cause.__cause__ is not None:
+        cause = cause.__cause__  # the client wraps what went wrong with one file
+    if isinstance(cause, HfHubHTTPError):
+        return HubError(_answered(cause, place))
+    return HubError(_unanswered(error, cause, place))
+
+
+def _unanswered(error: Exception, cause: BaseException, place: Place) -> str:
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so no request may be sent; unset it to publish"
+    if isinstance(cause, httpx2.ConnectError):
+        return f"{place.endpoint} cannot be reached ({cause}); check the network and HF_ENDPOINT. {AGAIN}"
+    if isinstance(cause, httpx2.TimeoutException):
+        return f"{place.endpoint} did not answer in time (--timeout sets how long to wait). {AGAIN}"
+    if isinstance(cause, httpx2.TransportError | LocalEntryNotFoundError):
+        return f"{place.endpoint}: the connection broke ({type(cause).__name__}: {cause}). {AGAIN}"
+    if isinstance(error, ValueError):
+        return f"{place.repo}: refused ({error})"
+    return f"{place.repo}: the upload failed ({type(cause).__name__}: {cause}). {AGAIN}"
+
+
+def _answered(error: HfHubHTTPError, place: Place) -> str:
+    said = f" ({' '.join(error.server_message.split())})" if error.server_message else ""
+    status, repo = status_of(error), place.repo
+    if isinstance(error, GatedRepoError):
+        return f"{repo} is gated{said}; ask for access at {place.endpoint}/{repo}, then run the same command again"
+    if status == 401 and place.account == "":
+        return (
+            f"the Hub does not know the token{said}; make one that may write at {place.endpoint}/settings/tokens and set "
+            "HF_TOKEN, or log in with `hf auth login`"
+        )
+    if status in (401, 403):
+        return (
+            f"{repo}: {place.account or 'without a token, nobody'} may not do this{said}; use a token that may write, "
+            f"a repository of your own (--repo {place.account or 'YOU'}/NAME), or offer the change with --create-pr"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo}: no such revision{said}"
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
+        return f"{repo}: not found, or private and closed to {place.account or 'people without a token'}{said}"
+    if status == 412:
+        return f"{repo}: somebody else changes it all the time{said}; wait until they are done. {AGAIN}"
+    if status == 409:
+        return f"{repo}: another operation is at work there{said}. {AGAIN}"
+    if status == 429:
+        return f"{place.endpoint}: too many requests{said}; wait {asked_wait(error) or 60:.0f} s. {AGAIN}"
+    if status >= 500:
+        return f"{place.endpoint}: the Hub has a fault of its own (status {status}){said}; try later. {AGAIN}"
+    return f"{repo}: the Hub refused (status {status}){said}"

@@ -1,0 +1,72 @@
+"""Proof that what was sent is there: download the commit into a clean cache, compare hashes, load it, measure it again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.contract import sha256_file
+from pipeline.errors import DataError, HubError
+from stages.common.release.probe import Measured, kind_of, load_probe, measure
+from stages.release.push.comparison import Folder
+from stages.release.push.hub import Hub
+from stages.release.push.output import say
+
+
+def verify(hub: Hub, folder: Folder, commit: str) -> dict[str, Any]:
+    """Check commit `commit` of the repository against the folder; return what was shown.
+
+    The cache lies beside the folder under the name of the commit, so that a download that was cut goes on; it is removed
+    when all of it was right.
+
+    Raises:
+        HubError: a file is missing or differs, or what was downloaded does not load or measures otherwise.
+    """
+    cache = folder.path.absolute().with_name(f".{folder.path.absolute().name}.verify-{commit[:12]}")
+    say(f"verifying: downloading {len(folder.files)} files of commit {commit[:7]} into a clean cache")
+    place = _download(hub, folder, commit, cache)
+    wrong = [path for path, entry in folder.files.items() if sha256_file(place / path) != entry.sha256]
+    if wrong:
+        shutil.rmtree(cache)
+        raise HubError(
+            f"{hub.target.repo} at {commit[:7]}: what came back is not what was sent ({', '.join(wrong)}); not published. Run "
+            "the same command again; if it stays so, tell the people of the Hub"
+        )
+    say(f"  sha256 of {len(folder.files)} files: equal")
+    measured = _measure_both(hub, folder, place)
+    shutil.rmtree(cache)
+    return {"num_files": len(folder.files), "sha256": "equal", **measured.model_dump()}
+
+
+def _download(hub: Hub, folder: Folder, commit: str, cache: Path) -> Path:
+    """Return the folder that holds the files of the commit."""
+    for path in folder.files:
+        place = hub.download(path, commit, cache)
+    return place.parents[path.count("/")]
+
+
+def _measure_both(hub: Hub, folder: Folder, place: Path) -> Measured:
+    """Load the download in a clean process and compare one metric with what the artifact gave."""
+    part, repo = folder.manifest.part, hub.target.repo
+    base = _base(hub, place) if kind_of(place, part) == "adapter" else None
+    found = measure(place, part, repo=repo, base=base)
+    probe = load_probe(folder.path)
+    expected = probe if probe is not None else measure(folder.path, part, repo=repo, base=base)
+    whose = "the probe" if probe is not None else "the folder"
+    shown = f"{found.metric} {found.value:.6g} (n = {found.n:,})"
+    if not found.agrees(expected):
+        raise HubError(f"{repo}: loaded from the Hub it measures {shown}, {whose} says {expected.value:.6g}; not published")
+    say(f"  loaded in a clean process: {shown}, as {whose} says")
+    return found
+
+
+def _base(hub: Hub, place: Path) -> Path:
+    """Fetch the base under an adapter, at the revision that the adapter names."""
+    config = json.loads((place / "adapter_config.json").read_bytes())
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or name.count("/") != 1:
+        raise DataError(f"adapter_config.json names the base {name!r}; nobody else finds it: publish the base first")
+    say(f"  the adapter needs {name}{f'@{revision}' if revision else ''}: downloading it")
+    return Path(hub.once(hub.api.snapshot_download, name, revision=revision))
