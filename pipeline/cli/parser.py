@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan_and_run(commands)
     _add_watching(commands)
     _add_artifacts(commands)
-    _add_hub(commands)
+    _add_release(commands)
+    _add_pull(commands)
     _add_listings(commands)
     return parser
 
@@ -89,9 +90,31 @@ def _add_artifacts(commands: _Commands) -> None:
         command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def _add_hub(commands: _Commands) -> None:
+def _add_release(commands: _Commands) -> None:
+    text = "assemble a repository for the Hub out of an artifact, and check it; it is uploaded with --push only"
+    publish = _command(commands, "publish", text, "pipeline.cli.release:publish")
+    publish.add_argument("artifact", help="a directory (runs/quickstart/finetune) or the first digits of a fingerprint")
+    publish.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub")
+    publish.add_argument("--part", help="adapter, merged, model, tokenizer, data, extractors (default: the only one)")
+    publish.add_argument("--base-repo", metavar="OWNER/NAME[@REVISION]", help="where the base of an adapter is published")
+    publish.add_argument("--license", metavar="NAME", help="licence of your own data, where the recipe states none (such as mit)")
+    publish.add_argument("--output", type=_path, metavar="DIR", help="folder to assemble (default: published/ in the store)")
+    publish.add_argument("--show-card", action="store_true", help="print the whole card")
+    publish.add_argument("--offline", action="store_true", help="do not compare with what the repository holds now")
+    publish.add_argument("--push", action="store_true", help="upload; without it nothing leaves this machine")
+    seen_by = publish.add_mutually_exclusive_group()
+    seen_by.add_argument("--private", action="store_true", help="only you can see a new repository (default)")
+    seen_by.add_argument("--public", action="store_true", help="everybody can see a new repository")
+    publish.add_argument("--revision", metavar="BRANCH", help="branch to write to (default: main)")
+    publish.add_argument("--create-pr", action="store_true", help="propose the change as a pull request")
+    publish.add_argument("--tag", metavar="TAG", help="name the new commit")
+    publish.add_argument("--message", metavar="TEXT", help="message of the commit")
+    _store(publish)
+
+
+def _add_pull(commands: _Commands) -> None:
     pull = _command(
-        commands, "pull", "fetch a model from the Hub, and check it; nothing of it is executed", "pipeline.cli.hub:pull"
+        commands, "pull", "fetch a model from the Hub, and check it; nothing of it is executed", "pipeline.cli.release:pull"
     )
     pull.add_argument("repo", metavar="OWNER/NAME[@REVISION]", help="a repository; a branch, tag or commit after the @")
     pull.add_argument("--output", metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")

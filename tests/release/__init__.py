@@ -1,1 +1,1 @@
-"""Publishing, against a Hub of our own."""
+"""Tests of the release wing."""

@@ -1,0 +1,136 @@
+"""`python -m stages.release.publish FOLDER --repo owner/name`: assemble, check, show; with --push hand on to the upload.
+
+Without --push nothing leaves this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline.errors import GroundupError
+
+if TYPE_CHECKING:
+    from stages.release.publish.assemble import Assembled
+
+PROJECT = Path(__file__).resolve().parents[3]
+REACH_SECONDS = 3.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    options = _parser().parse_args(arguments)
+    # Heavy imports come after the arguments were read, so that --help is quick; none of ours asks the Hub for anything.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    disable_progress_bar()
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    try:
+        assembled = _assemble(options)
+        accepted = _check(assembled, options)
+    except GroundupError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return _hand_on(assembled, options) if accepted else 1
+
+
+def _assemble(options: argparse.Namespace) -> Assembled:
+    from pipeline.artifact import Artifact
+    from stages.release.publish.assemble import assemble, check_repo
+
+    check_repo(options.repo, "--repo")  # before it becomes part of a path
+    artifact = Artifact.open(options.folder.resolve())
+    # The store holds artifacts/<stage>/<digits>; what is published gets a shelf of its own there.
+    store = artifact.path.parents[2]
+    folder = options.output or store / "published" / options.repo.replace("/", "--")
+    return assemble(
+        artifact, options.part, options.repo, folder.absolute(), base_repo=options.base_repo, stated_license=options.license
+    )
+
+
+def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
+    """Show what was assembled and what the checks found; say whether it may leave."""
+    from stages.release.publish.checks import problems
+    from stages.release.publish.clean_load import Evidence, prove
+    from stages.release.publish.shown import save_outcome, show_folder, show_outcome
+
+    show_folder(assembled, sys.stdout, whole_card=options.show_card)
+    sys.stdout.flush()
+    wrong = problems(assembled)
+    # Nothing that may be a program is loaded.
+    evidence = prove(assembled) if not wrong else Evidence((), ())
+    wrong += evidence.problems
+    show_outcome(wrong, evidence, sys.stdout)
+    noted = save_outcome(assembled, wrong, evidence)
+    sys.stdout.write(f"\nfolder   {assembled.folder}\nchecks   {noted}\n")
+    if wrong:
+        left = "" if evidence.shown or evidence.problems else "; it is loaded in a clean process once they are gone"
+        sys.stdout.write(f"refused  {len(wrong)} problem(s), all listed above{left}; nothing left this machine\n")
+    return not wrong
+
+
+def _hand_on(assembled: Assembled, options: argparse.Namespace) -> int:
+    """Start the upload, or without --push its comparison with what the repository holds now."""
+    if not options.push and (options.offline or not _reachable()):
+        why = "--offline" if options.offline else "the Hub cannot be reached"
+        left_out = f"the comparison with {assembled.repo} was left out ({why})"
+        sys.stdout.write(f"dry run  nothing left this machine; {left_out}; upload with --push\n")
+        return 0
+    command = [sys.executable, "-m", "stages.release.push", str(assembled.folder), "--repo", assembled.repo]
+    command += [f"--{name.replace('_', '-')}" for name in ("push", "private", "public", "create_pr") if getattr(options, name)]
+    for name in ("revision", "tag", "message"):
+        command += [f"--{name}={getattr(options, name)}"] if getattr(options, name) is not None else []
+    sys.stdout.flush()
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    return subprocess.call(command, env=environment | {"PYTHONPATH": str(PROJECT)})
+
+
+def _reachable() -> bool:
+    """Ask whether anything answers where the Hub should be; behind a proxy only a real request could tell."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
+    try:
+        with socket.create_connection((endpoint.hostname or "", port), REACH_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.release.publish", description="Assemble and check what is published; upload it with --push."
+    )
+    parser.add_argument("folder", type=Path, help="an artifact, such as runs/quickstart/finetune")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub")
+    parser.add_argument("--part", help="adapter, merged, model, tokenizer, data, extractors (default: the only one)")
+    parser.add_argument("--base-repo", metavar="OWNER/NAME[@REVISION]", help="where the base of an adapter is published")
+    parser.add_argument("--license", metavar="NAME", help="licence of your own data, where the recipe states none (e.g. mit)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to assemble (default: published/ in the store)")
+    parser.add_argument("--show-card", action="store_true", help="print the whole card")
+    parser.add_argument("--offline", action="store_true", help="do not compare with what the repository holds")
+    parser.add_argument("--push", action="store_true", help="upload; without it nothing leaves this machine")
+    seen_by = parser.add_mutually_exclusive_group()
+    seen_by.add_argument("--private", action="store_true", help="only you can see a new repository (default)")
+    seen_by.add_argument("--public", action="store_true", help="everybody can see a new repository")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to write to (default: main)")
+    parser.add_argument("--create-pr", action="store_true", help="propose the change as a pull request")
+    parser.add_argument("--tag", metavar="TAG", help="name the new commit")
+    parser.add_argument("--message", metavar="TEXT", help="message of the commit")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""From an artifact to the folder that becomes a repository on the Hub.
+
+The folder appears in one rename, and the same artifact (with the same evaluations beside it) gives the same bytes: no
+time, host or user of the publishing enters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+
+from pipeline.artifact import RECORD, Artifact, differences
+from pipeline.contract import fsync_directory, fsync_tree
+from pipeline.errors import Damaged, InputError, RecipeError
+from stages.common.release import layout
+from stages.common.release.layout import Manifest
+from stages.release.publish import card
+from stages.release.publish.card import Facts
+from stages.release.publish.licence import Licence, licence_of
+from stages.release.publish.lineage import Lineage, trace
+from stages.release.publish.model_index import Measurement, measurements
+from stages.release.publish.parts import Selection, read_json, select
+from stages.release.publish.private import without_paths
+from stages.release.publish.sources import card_text, describe
+from stages.release.publish.usage import Usage, usage_of
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The one file of a model that publishing rewrites: it names the base on the Hub."""
+_REVISION = re.compile(r"[\w][\w./-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """A folder that may become a repository, and what the checks need to know of it.
+
+    Attributes:
+        folder: the files.
+        repo: `owner/name` that they are for.
+        base_repo: the base on the Hub, when there is one.
+    """
+
+    folder: Path
+    repo: str
+    base_repo: str | None
+    manifest: Manifest
+    selection: Selection
+    lineage: Lineage
+    licence: Licence
+    usage: Usage
+
+
+def assemble(
+    artifact: Artifact,
+    part: str | None,
+    repo: str,
+    destination: Path,
+    *,
+    base_repo: str | None = None,
+    stated_license: str | None = None,
+) -> Assembled:
+    """Write everything that is published of `artifact` into `destination`.
+
+    Args:
+        artifact: finished, with its ancestors beside it in the store.
+        part: of the artifact; None where there is one only.
+        repo: `owner/name` on the Hub.
+        destination: the folder; replaced if it was assembled before.
+        base_repo: `owner/name` or `owner/name@revision` of the base on the Hub.
+        stated_license: of data whose records state none.
+
+    Raises:
+        InputError: what was asked for cannot be published, or the destination holds something else.
+        StoreError: the artifact is damaged, or an ancestor is missing.
+    """
+    check_repo(repo, "--repo")
+    _check_destination(destination)
+    if lines := differences(artifact.path, artifact.record):
+        raise Damaged(f"{artifact.path}: {'; '.join(lines)}; run the recipe again, then publish")
+    selection, lineage = select(artifact, part), trace(artifact)
+    base, revision = _base(artifact, selection, base_repo)
+    licence = licence_of(lineage.data, _foreign_base(artifact), stated_license)
+    facts = Facts(
+        lineage=lineage,
+        selection=selection,
+        usage=usage_of(artifact, selection, repo, base, revision),
+        licence=licence,
+        data=[describe(one) for one in lineage.data],
+        measured=measurements(lineage),
+        repo=repo,
+        base_repo=base,
+        base_revision=revision,
+        figures=_captions(artifact),
+    )
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _write(partial, facts)
+    manifest = Manifest(
+        artifact=artifact.fingerprint,
+        stage=artifact.record.stage,
+        part=selection.kind.part,
+        produces=artifact.record.produces,
+        files=layout.published_files(partial),
+    )
+    manifest.save(partial)
+    _put_in_place(partial, destination)
+    return Assembled(
+        folder=destination,
+        repo=repo,
+        base_repo=base,
+        manifest=manifest,
+        selection=selection,
+        lineage=lineage,
+        licence=licence,
+        usage=facts.usage,
+    )
+
+
+def check_repo(repo: str, flag: str) -> None:
+    """Check the name of a repository as the Hub's own client does, with its owner; raises RecipeError."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise RecipeError(f"{flag} {repo}: {error}") from None
+    if repo.count("/") != 1:
+        raise RecipeError(f"{flag} {repo}: say owner/name, such as me/my-model")
+
+
+def _check_destination(destination: Path) -> None:
+    if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
+        raise InputError(f"--output {destination} is no folder; give a new one")
+    if destination.is_dir() and any(destination.iterdir()) and not (destination / layout.MANIFEST).is_file():
+        raise InputError(f"--output {destination} holds files that Groundup did not put there; give a new folder")
+
+
+def _base(artifact: Artifact, selection: Selection, given: str | None) -> tuple[str | None, str | None]:
+    """Return repository and revision of the base on the Hub."""
+    if given is not None:
+        repo, _, revision = given.partition("@")
+        check_repo(repo, "--base-repo")
+        if "@" in given and not _REVISION.fullmatch(revision):
+            raise RecipeError(f"--base-repo {given}: after @ stands a commit, tag or branch")
+        return repo, revision or None
+    path = artifact / "adapter" / "groundup_base.json"
+    identity = read_json(path) if path.is_file() else {}
+    if identity.get("revision"):
+        return str(identity["name"]), str(identity["revision"])
+    if selection.kind.part == "adapter":
+        raise RecipeError(
+            f"--base-repo is missing: an adapter is nothing without its base ({identity.get('name')}); publish that first "
+            "(groundup publish BASE --repo owner/name), then name it here: --base-repo owner/name"
+        )
+    return None, None
+
+
+def _foreign_base(artifact: Artifact) -> dict[str, str]:
+    """Licence of a base that is no artifact of ours, as the stage carried it on into its card."""
+    if artifact.record.identity.get("config", {}).get("r") is None or artifact.record.inputs.get("base"):
+        return {}
+    from huggingface_hub.repocard import metadata_load
+
+    path = artifact / "adapter" / "groundup_base.json"
+    values = metadata_load(artifact / "card.md") or {}
+    name = str(read_json(path).get("name", "base")) if path.is_file() else "base"
+    return {f"base {name}": str(values.get("license_name") or values.get("license", ""))}
+
+
+def _captions(artifact: Artifact) -> dict[str, str]:
+    """Return the pictures of the artifact's section with their captions, those without a caption last."""
+    path = artifact / "section.json"
+    blocks = read_json(path).get("blocks", []) if path.is_file() else []
+    captions = {str(one["path"]): str(one.get("caption", "")) for one in blocks if one.get("kind") == "figure"}
+    names = [name for name in artifact.record.files if name.startswith(f"{layout.FIGURES}/")]
+    return {name: captions[name] for name in captions if name in names} | {name: "" for name in names if name not in captions}
+
+
+def _write(folder: Path, facts: Facts) -> None:
+    artifact, lineage = facts.lineage.artifact, facts.lineage
+    for name, source in facts.selection.files.items():
+        _copy(source, folder / name)
+    if facts.is_data:
+        from stages.release.publish.data_form import write_data
+
+        write_data(artifact, folder)
+    if facts.selection.kind.part == "adapter":
+        path = folder / ADAPTER_CONFIG
+        base = {"base_model_name_or_path": facts.base_repo, "revision": facts.base_revision}
+        _write_json(path, json.loads(path.read_bytes()) | base)
+    for name in facts.figures:
+        _copy(artifact / name, folder / name)
+    for relative in lineage.everything():
+        _copy(relative / RECORD, folder / layout.provenance_name(relative.record))
+    (folder / layout.DATA_CARDS).mkdir()
+    for data in facts.data:
+        (folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md").write_bytes(card_text(data))
+    _write_json(folder / layout.METRICS, [_row(one) for one in facts.measured])
+    (folder / layout.LICENSE).write_bytes(facts.licence.text().encode())
+    if lineage.recipe is not None:
+        (folder / layout.RECIPE).write_bytes(without_paths(lineage.recipe.text).encode())
+    (folder / layout.CARD).write_bytes(card.write_card(facts).encode())
+
+
+def _row(one: Measurement) -> dict[str, Any]:
+    made = {"stage": one.artifact.record.stage, "artifact": one.artifact.fingerprint}
+    return one.row | made | {"data": one.data.artifact.fingerprint if one.data else None}
+
+
+def _write_json(path: Path, values: object) -> None:
+    """The whole folder is made durable at its end, so not each file on its own."""
+    text = json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "data"
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _put_in_place(partial: Path, destination: Path) -> None:
+    """Rename; what was assembled before is set aside first, so that no mixture ever stands under the name."""
+    fsync_tree(partial)
+    aside = destination.with_name(f".{destination.name}.replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    if destination.exists():
+        os.rename(destination, aside)
+    os.rename(partial, destination)
+    fsync_directory(destination.parent)
+    shutil.rmtree(aside, ignore_errors=True)

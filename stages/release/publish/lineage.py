@@ -1,0 +1,160 @@
+"""Where an artifact came from: its ancestors and its evaluations, found beside it in the store, and its recipe.
+
+Artifacts of one store lie at `artifacts/<stage>/<first digits of the fingerprint>/`; the note of each recipe's last run,
+with the text of the recipe, at `runs/<recipe>/run.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifact import RECORD, Artifact, InputEntry
+from pipeline.errors import Damaged, StoreError
+
+DATA_KINDS = ("corpus", "images")
+"""What is data, and not learnt from data."""
+EVALUATION = "evaluation"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe whose last run used the artifact.
+
+    Attributes:
+        name: of the recipe.
+        text: the file as it stood.
+        overrides: KEY=VALUE of the command line.
+    """
+
+    name: str
+    text: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """An artifact among its relatives.
+
+    Attributes:
+        artifact: what is published.
+        ancestors: all that went into it, by fingerprint.
+        evaluations: what measured it, sorted by fingerprint.
+        relatives: `ancestors`, and what went into the evaluations.
+        recipe: that made it, when a run is noted in the store.
+    """
+
+    artifact: Artifact
+    ancestors: dict[str, Artifact]
+    evaluations: tuple[Artifact, ...]
+    relatives: dict[str, Artifact]
+    recipe: Recipe | None
+
+    @property
+    def data(self) -> list[Artifact]:
+        """The data that it was learnt from (or that it is), sorted by fingerprint."""
+        found = {self.artifact.fingerprint: self.artifact} | self.ancestors
+        return [found[key] for key in sorted(found) if found[key].record.produces in DATA_KINDS]
+
+    def everything(self) -> list[Artifact]:
+        """Return the artifact, its relatives and its evaluations, each once, in the order in which they were made."""
+        found = {self.artifact.fingerprint: self.artifact} | self.relatives
+        found |= {evaluation.fingerprint: evaluation for evaluation in self.evaluations}
+        depths: dict[str, int] = {}
+
+        def depth(fingerprint: str) -> int:
+            if fingerprint not in depths:
+                depths[fingerprint] = 1 + max((depth(entry.fingerprint) for entry in _entries(found[fingerprint])), default=0)
+            return depths[fingerprint]
+
+        return sorted(found.values(), key=lambda one: (depth(one.fingerprint), one.record.stage, one.fingerprint))
+
+    def inputs(self, artifact: Artifact, role: str) -> list[Artifact]:
+        """Return what `artifact`, one of the family, read under `role`."""
+        return [self.relatives[entry.fingerprint] for entry in artifact.record.inputs.get(role, [])]
+
+
+def trace(artifact: Artifact) -> Lineage:
+    """Find the relatives of `artifact` in its store.
+
+    Raises:
+        StoreError: an ancestor is not there, so that nobody could see what the artifact is made of.
+    """
+    shelf = artifact.path.resolve().parent.parent
+    ancestors = _ancestors(shelf, [artifact])
+    evaluations = tuple(sorted(_evaluations(shelf, artifact), key=lambda one: one.fingerprint))
+    relatives = _ancestors(shelf, [artifact, *evaluations])
+    relatives.pop(artifact.fingerprint, None)
+    return Lineage(artifact, ancestors, evaluations, relatives, _recipe(shelf.parent / "runs", artifact.fingerprint))
+
+
+def _entries(artifact: Artifact) -> Iterator[InputEntry]:
+    for entries in artifact.record.inputs.values():
+        yield from entries
+
+
+def _ancestors(shelf: Path, artifacts: Iterable[Artifact]) -> dict[str, Artifact]:
+    found: dict[str, Artifact] = {}
+    pending = [(one, entry) for one in artifacts for entry in _entries(one)]
+    while pending:
+        child, entry = pending.pop()
+        if entry.fingerprint not in found:
+            found[entry.fingerprint] = ancestor = _find(shelf, entry, child)
+            pending += [(ancestor, further) for further in _entries(ancestor)]
+    return found
+
+
+def _find(shelf: Path, entry: InputEntry, child: Artifact) -> Artifact:
+    folder = shelf / entry.stage.removeprefix("stages.")
+    for name in (entry.fingerprint, entry.fingerprint[:8]):
+        if (folder / name / RECORD).exists():
+            found = Artifact.open(folder / name)
+            if found.fingerprint == entry.fingerprint:
+                return found
+    raise StoreError(
+        f"{child.record.name} {child.fingerprint[:8]} was made from {entry.stage} {entry.fingerprint[:8]}, which is not in this "
+        "store: its record and licence cannot be published; run the recipe again, then publish"
+    )
+
+
+def _evaluations(shelf: Path, artifact: Artifact) -> Iterator[Artifact]:
+    """Yield the evaluations that measured `artifact`; of two that differ in their code only, the newer."""
+    newest: dict[str, Artifact] = {}
+    for path in sorted(shelf.glob(f"*/*/{RECORD}")):
+        if path.parent.name.startswith("."):
+            continue
+        try:
+            found = Artifact.open(path.parent)
+        except Damaged:
+            continue
+        record = found.record
+        measured = [entry.fingerprint for entry in record.inputs.get("model", [])]
+        if record.produces != EVALUATION or artifact.fingerprint not in measured:
+            continue
+        what = json.dumps({key: value for key, value in record.identity.items() if key != "code"}, sort_keys=True)
+        known = newest.get(what)
+        if known is None or _finished(known) < _finished(found):
+            newest[what] = found
+    yield from newest.values()
+
+
+def _finished(artifact: Artifact) -> tuple[str, str]:
+    return str(artifact.record.provenance.get("finished", "")), artifact.fingerprint
+
+
+def _recipe(runs: Path, fingerprint: str) -> Recipe | None:
+    """Return the first recipe, by name, whose last run used the artifact."""
+    for path in sorted(runs.glob("*/run.json")):
+        try:
+            note = json.loads(path.read_bytes())
+            used = {values["fingerprint"] for values in note["nodes"].values()}
+            if fingerprint in used:
+                words = shlex.split(note["command"])
+                overrides = tuple(word for word in words if "=" in word and not word.startswith("-"))
+                return Recipe(path.parent.name, str(note["recipe_text"]), overrides)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None

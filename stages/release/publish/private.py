@@ -1,0 +1,90 @@
+"""What must not leave this machine: secrets, mail addresses, paths, and the names of user and host.
+
+Looked for in the files that we generate; other people's corpora and vocabularies are theirs, and are told of in their cards.
+Forms of secrets: https://docs.github.com/en/code-security/secret-scanning/introduction/supported-secret-scanning-patterns
+"""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PLACEHOLDER = "PATH"
+_SECRETS = {
+    "a token of the Hub": r"\bhf_[A-Za-z0-9]{20,}",
+    "a token of GitHub": r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
+    "a token of GitLab": r"\bglpat-[\w-]{20,}",
+    "a key of AWS": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "a key of Google": r"\bAIza[\w-]{35}",
+    "an API key": r"\bsk-[A-Za-z0-9_-]{20,}",
+    "a token of Slack": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    "a token of PyPI": r"\bpypi-AgE[\w-]{20,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a password in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@",
+}
+_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b")
+_ROOTS = "home|Users|root|tmp|var|work|workspace|mnt|media|opt|srv|scratch|private|Volumes|etc|usr|data|content|kaggle|nfs|gpfs"
+# Behind a letter, a dot or a slash it is part of an address or of a relative path.
+_PATH = re.compile(rf"(?<![\w./:<~-])(?:~?/(?:{_ROOTS})/[^\s\"'`<>|,;)\]}}]+|~/[^\s\"'`<>|,;)\]}}]+|[A-Za-z]:\\[^\s\"'<>|]+)")
+_FILE_URL = re.compile(r"\bfile://[^\s\"'<>]+")
+_COMMON_NAMES = frozenset(
+    [
+        *("root", "user", "users", "admin", "ubuntu", "debian", "ec2-user", "runner", "docker", "jovyan", "vagrant", "localhost"),
+        *("vm", "host", "computer", "default", "test", "guest", "node", "server", "build", "train", "data", "home", "work"),
+        *("main",),
+    ]
+)
+"""Names of users and hosts that are words of their own, and tell nothing of anybody."""
+_OTHERS = frozenset({"tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"})
+_TEXTS = frozenset({"", ".md", ".json", ".yaml", ".yml", ".svg", ".jinja", ".txt", ".csv"})
+
+
+def is_generated_text(name: str) -> bool:
+    """Say whether the file `name` of a repository is text of ours."""
+    path = Path(name)
+    return path.suffix.lower() in _TEXTS and path.name not in _OTHERS
+
+
+def findings(text: str, repo: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, what) for all in `text` that must not be published; the secret itself is never repeated.
+
+    Args:
+        text: content of a file.
+        repo: `owner/name`, which is public, and may contain the user's name.
+    """
+    own = _own_names(repo.partition("/")[0])
+    for number, line in enumerate(text.splitlines(), 1):
+        for what, form in _SECRETS.items():
+            if re.search(form, line):
+                yield number, what
+        if _MAIL.search(line):
+            yield number, "a mail address"
+        for pattern in (_PATH, _FILE_URL):
+            if found := pattern.search(line):
+                yield number, f"a path of a machine ({found[0][:60]})"
+        for what, name in own.items():
+            if re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", line.replace(repo, "")):
+                yield number, f"the name of this {what}"
+
+
+def without_paths(text: str) -> str:
+    """Return `text` with each path of a machine replaced by PATH: a path is never part of what a result depends on."""
+    return _PATH.sub(PLACEHOLDER, _FILE_URL.sub(PLACEHOLDER, text))
+
+
+def _own_names(owner: str) -> dict[str, str]:
+    names = {what: name for what, name in _machine_names().items() if name.lower() not in _COMMON_NAMES and len(name) > 2}
+    return {what: name for what, name in names.items() if name.lower() != owner.lower()}
+
+
+@cache
+def _machine_names() -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no entry for this user id, as in some containers
+        user = ""
+    return {"user": user, "machine": platform.node().partition(".")[0], "home folder": Path.home().name}
