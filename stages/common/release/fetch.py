@@ -76,6 +76,14 @@ def listing(repo: str, commit: str) -> dict[str, RemoteFile]:
     return {file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else None) for file in found}
 
 
+def published_artifact(repo: str, commit: str) -> str | None:
+    """Return the fingerprint of the artifact that the repository holds at `commit`; None: Groundup did not publish it."""
+    if MANIFEST not in listing(repo, commit):
+        return None
+    with hub_errors(repo, commit):
+        return Manifest.load(Path(hf_hub_download(repo, MANIFEST, revision=commit)).parent).artifact
+
+
 def fetch(repo: str, commit: str, *, folder: Path | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Fetched:
     """Fetch the model repository `repo` at `commit` into `folder` (None: into the cache) and check it.
 
