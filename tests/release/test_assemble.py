@@ -8,7 +8,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pipeline.errors import Damaged, InputError, RecipeError, StoreError
-from stages.common.release.layout import Manifest, differences, is_inside, load_provenance
+from stages.common.release.layout import Manifest, PublishedFile, differences, is_inside, load_provenance
 from stages.release.publish.assemble import assemble
 from tests.release import toy_store as toy
 
@@ -87,6 +87,12 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path, model):
     assert (tmp_path / "photos" / "cat.png").read_bytes() == b"cat"
 
 
+def test_the_artifact_itself_is_never_written_into(tmp_path, model):
+    with pytest.raises(InputError, match="lies inside the artifact"):
+        assemble(model, None, "me/toy", model / "published")
+    assert not (model / "published").exists()
+
+
 def test_nothing_that_names_the_machine_gets_in(tmp_path, model):
     folder = assemble(model, None, "me/toy", tmp_path / "out").folder
     everything = b"".join(toy.texts_of(folder).values())
@@ -145,11 +151,9 @@ def test_a_name_that_the_hub_would_refuse_is_refused_here(tmp_path, model, repo)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a\\x", "", ".", "a//b", "./a", "a\0b"])
-def test_a_manifest_cannot_name_a_path_outside_its_folder(tmp_path, model, name):
-    folder = assemble(model, None, "me/toy", tmp_path / "out").folder
+def test_a_manifest_cannot_name_a_path_outside_its_folder(tmp_path, name):
     assert not is_inside(name)
-    values = json.loads((folder / "groundup.json").read_bytes())
-    values["files"][name] = {"sha256": "0" * 64, "bytes": 1}
-    (folder / "groundup.json").write_text(json.dumps(values))
+    files = {name: PublishedFile(sha256="0" * 64, bytes=1)}
+    Manifest(artifact="0" * 64, stage="stages.x", part="model", produces="causal_lm", files=files).save(tmp_path)
     with pytest.raises(Damaged, match="no relative path inside the repository"):
-        Manifest.load(folder)
+        Manifest.load(tmp_path)

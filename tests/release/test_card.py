@@ -12,7 +12,8 @@ from huggingface_hub import DatasetCard, ModelCard
 from pipeline.errors import DataError
 from stages.common.release.layout import CARD
 from stages.release.publish.assemble import assemble
-from stages.release.publish.licence import licence_of
+from stages.release.publish.licence import licence_of as combine
+from stages.release.publish.licence import names_of
 from stages.release.publish.markdown import code, plain, table
 from tests.release import toy_store as toy
 
@@ -22,6 +23,11 @@ HOSTILE = "](http://evil) <script>alert(1)</script> ![x](y) | `tick` *bold*\n---
 @pytest.fixture
 def model(tmp_path):
     return toy.pretrained(tmp_path, toy.corpus(tmp_path))
+
+
+def licence_of(data, others, stated):
+    names = names_of(data)
+    return combine({names[one.fingerprint]: one for one in data}, others, stated)
 
 
 def card_of(tmp_path, artifact, **options):
@@ -119,6 +125,19 @@ def test_one_licence_goes_by_its_name_and_two_are_named_together(tmp_path):
     assert (both.license, both.name) == ("other", "cc-by-sa-4.0-and-mit")
     assert both.by_data == {"a": "mit", "b": "cc-by-sa-4.0"}
     assert both.problems(redistributes=True) == []
+
+
+def test_two_texts_of_one_name_keep_their_two_licences(tmp_path):
+    first = toy.corpus(tmp_path, "c0000001", own=True, licence="mit")
+    second = toy.corpus(tmp_path, "c0000002", own=True, licence="not stated")
+    found = licence_of([first, second], {}, None)
+    assert found.by_data == {"corpus-c0000001": "mit", "corpus-c0000002": "not stated"}
+    assert len(found.problems(redistributes=False)) == 1
+
+
+def test_the_licence_of_a_base_from_elsewhere_is_carried_on(tmp_path):
+    found = licence_of([toy.corpus(tmp_path, own=True, name="a", licence="mit")], {"base x/y": "gemma"}, None)
+    assert (found.license, found.name) == ("other", "gemma-and-mit")
 
 
 def test_a_licence_that_is_not_stated_is_asked_for_and_a_given_one_is_marked_as_such(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,15 +19,15 @@ from tests.release import toy_store as toy
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """An assembled model; tests take a copy by assembling into a folder of their own."""
+def original(tmp_path_factory):
+    """An assembled model; each test spoils a copy of its own."""
     root = tmp_path_factory.mktemp("store")
-    return toy.pretrained(root, toy.corpus(root))
+    return assemble(toy.pretrained(root, toy.corpus(root)), None, "me/toy", root / "out")
 
 
 @pytest.fixture
-def assembled(clean, tmp_path):
-    return assemble(clean, None, "me/toy", tmp_path / "out")
+def assembled(original, tmp_path):
+    return replace(original, folder=Path(shutil.copytree(original.folder, tmp_path / "out")))
 
 
 def test_a_clean_folder_has_no_problem_though_its_vocabulary_holds_a_mail_address(assembled):

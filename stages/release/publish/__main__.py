@@ -26,6 +26,7 @@ REACH_SECONDS = 3.0
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
+    environment = dict(os.environ)
     # Heavy imports come after the arguments were read, so that --help is quick; none of ours asks the Hub for anything.
     os.environ["HF_HUB_OFFLINE"] = "1"
     from datasets.utils.logging import disable_progress_bar
@@ -40,9 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"{error.filename or 'publish'}: {error.strerror or error}; nothing left this machine\n")
+        return 1
     except KeyboardInterrupt:
         return 130
-    return _hand_on(assembled, options) if accepted else 1
+    return _hand_on(assembled, options, environment) if accepted else 1
 
 
 def _assemble(options: argparse.Namespace) -> Assembled:
@@ -52,7 +56,7 @@ def _assemble(options: argparse.Namespace) -> Assembled:
     check_repo(options.repo, "--repo")  # before it becomes part of a path
     artifact = Artifact.open(options.folder.resolve())
     # The store holds artifacts/<stage>/<digits>; what is published gets a shelf of its own there.
-    store = artifact.path.parents[2]
+    store = (artifact.path / "../../..").resolve()
     folder = options.output or store / "published" / options.repo.replace("/", "--")
     return assemble(
         artifact, options.part, options.repo, folder.absolute(), base_repo=options.base_repo, stated_license=options.license
@@ -80,7 +84,7 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     return not wrong
 
 
-def _hand_on(assembled: Assembled, options: argparse.Namespace) -> int:
+def _hand_on(assembled: Assembled, options: argparse.Namespace, environment: dict[str, str]) -> int:
     """Start the upload, or without --push its comparison with what the repository holds now."""
     if not options.push and (options.offline or not _reachable()):
         why = "--offline" if options.offline else "the Hub cannot be reached"
@@ -88,11 +92,13 @@ def _hand_on(assembled: Assembled, options: argparse.Namespace) -> int:
         sys.stdout.write(f"dry run  nothing left this machine; {left_out}; upload with --push\n")
         return 0
     command = [sys.executable, "-m", "stages.release.push", str(assembled.folder), "--repo", assembled.repo]
-    command += [f"--{name.replace('_', '-')}" for name in ("push", "private", "public", "create_pr") if getattr(options, name)]
+    command += [f"--{name.replace('_', '-')}" for name in ("push", "public", "create_pr") if getattr(options, name)]
     for name in ("revision", "tag", "message"):
         command += [f"--{name}={getattr(options, name)}"] if getattr(options, name) is not None else []
+    # Beside the artifact: a file inside would damage it.
+    artifact = assembled.lineage.artifact.path
+    command.append(f"--record={artifact.with_name(artifact.name + '.published.json')}")
     sys.stdout.flush()
-    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     return subprocess.call(command, env=environment | {"PYTHONPATH": str(PROJECT)})
 
 

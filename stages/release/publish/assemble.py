@@ -81,18 +81,19 @@ def assemble(
         StoreError: the artifact is damaged, or an ancestor is missing.
     """
     check_repo(repo, "--repo")
-    _check_destination(destination)
+    _check_destination(destination, artifact)
     if lines := differences(artifact.path, artifact.record):
         raise Damaged(f"{artifact.path}: {'; '.join(lines)}; run the recipe again, then publish")
     selection, lineage = select(artifact, part), trace(artifact)
     base, revision = _base(artifact, selection, base_repo)
-    licence = licence_of(lineage.data, _foreign_base(artifact), stated_license)
+    names = lineage.names
+    licence = licence_of({names[one.fingerprint]: one for one in lineage.data}, _foreign_base(artifact), stated_license)
     facts = Facts(
         lineage=lineage,
         selection=selection,
         usage=usage_of(artifact, selection, repo, base, revision),
         licence=licence,
-        data=[describe(one) for one in lineage.data],
+        data=[describe(one, names[one.fingerprint]) for one in lineage.data],
         measured=measurements(lineage),
         repo=repo,
         base_repo=base,
@@ -134,7 +135,9 @@ def check_repo(repo: str, flag: str) -> None:
         raise RecipeError(f"{flag} {repo}: say owner/name, such as me/my-model")
 
 
-def _check_destination(destination: Path) -> None:
+def _check_destination(destination: Path, artifact: Artifact) -> None:
+    if destination.resolve().is_relative_to(artifact.path.resolve()):
+        raise InputError(f"--output {destination} lies inside the artifact, which must stay as it is; give another folder")
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
         raise InputError(f"--output {destination} is no folder; give a new one")
     if destination.is_dir() and any(destination.iterdir()) and not (destination / layout.MANIFEST).is_file():
@@ -200,7 +203,8 @@ def _write(folder: Path, facts: Facts) -> None:
         _copy(relative / RECORD, folder / layout.provenance_name(relative.record))
     (folder / layout.DATA_CARDS).mkdir()
     for data in facts.data:
-        (folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md").write_bytes(card_text(data))
+        if (text := card_text(data)) is not None:
+            (folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md").write_bytes(text)
     _write_json(folder / layout.METRICS, [_row(one) for one in facts.measured])
     (folder / layout.LICENSE).write_bytes(facts.licence.text().encode())
     if lineage.recipe is not None:

@@ -126,7 +126,8 @@ def _private(path: Path, name: str, repo: str) -> Iterator[str]:
         yield f"{name} is not UTF-8"
         return
     found = list(findings(text, repo))
-    yield from (f"{name}, line {line}: {what}" for line, what in found[:MAX_SHOWN])
+    hint = "; edit the recipe and run it again (comments train nothing anew)" if name == layout.RECIPE else ""
+    yield from (f"{name}, line {line}: {what}{hint}" for line, what in found[:MAX_SHOWN])
     if len(found) > MAX_SHOWN:
         yield f"{name}: and {len(found) - MAX_SHOWN} more of the kind"
 

@@ -8,6 +8,8 @@ between countries; this takes the careful answer.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.artifact import Artifact
@@ -82,11 +84,11 @@ class Licence:
         return "\n".join(lines) + "\n"
 
 
-def licence_of(data: list[Artifact], others: dict[str, str], stated: str | None) -> Licence:
+def licence_of(data: Mapping[str, Artifact], others: Mapping[str, str], stated: str | None) -> Licence:
     """Combine the licences of `data` and `others`; `stated` fills in where a record says nothing.
 
     Args:
-        data: that the result was learnt from.
+        data: name -> what the result was learnt from.
         others: name -> licence of what else went into it, such as a base from the Hub.
         stated: by the user, at publishing.
 
@@ -98,7 +100,7 @@ def licence_of(data: list[Artifact], others: dict[str, str], stated: str | None)
             f"--license {stated}: not a name that the Hub knows; see https://huggingface.co/docs/hub/repositories-licenses"
         )
     by_data, assumed = {}, []
-    for name, found in ({name_of_data(one): _recorded(one) for one in data} | others).items():
+    for name, found in ({name: _recorded(one) for name, one in data.items()} | dict(others)).items():
         if found.lower() in UNSTATED and stated:
             assumed.append(name)
         by_data[name] = stated if name in assumed and stated else found
@@ -108,11 +110,16 @@ def licence_of(data: list[Artifact], others: dict[str, str], stated: str | None)
     return Licence("other", "-and-".join(name.replace(" ", "-") for name in names) or None, by_data, tuple(assumed))
 
 
-def name_of_data(artifact: Artifact) -> str:
-    """Return the name of a set of data: its card's, or that of the stage in the recipe."""
-    facts = _facts(artifact)
+def names_of(data: Iterable[Artifact]) -> dict[str, str]:
+    """Return a name for each set of data, by fingerprint: its card's, or that of its stage in the recipe; no two alike."""
+    names = {one.fingerprint: _name(one) for one in data}
+    repeated = {name for name, number in Counter(names.values()).items() if number > 1}
+    return {key: f"{name}-{key[:8]}" if name in repeated else name for key, name in names.items()}
+
+
+def _name(artifact: Artifact) -> str:
     from_card = any("card" in source for source in artifact.record.identity.get("sources", []))
-    return str(facts.get("name", artifact.record.name)) if from_card else artifact.record.name
+    return str(_facts(artifact).get("name", artifact.record.name)) if from_card else artifact.record.name
 
 
 def _recorded(artifact: Artifact) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.artifact import RECORD, Artifact, InputEntry
 from pipeline.errors import Damaged, StoreError
+from stages.release.publish.licence import names_of
 
 DATA_KINDS = ("corpus", "images")
 """What is data, and not learnt from data."""
@@ -58,6 +59,12 @@ class Lineage:
         """The data that it was learnt from (or that it is), sorted by fingerprint."""
         found = {self.artifact.fingerprint: self.artifact} | self.ancestors
         return [found[key] for key in sorted(found) if found[key].record.produces in DATA_KINDS]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Names of all data, also of those that it was only measured on, by fingerprint."""
+        found = {self.artifact.fingerprint: self.artifact} | self.relatives
+        return names_of(found[key] for key in sorted(found) if found[key].record.produces in DATA_KINDS)
 
     def everything(self) -> list[Artifact]:
         """Return the artifact, its relatives and its evaluations, each once, in the order in which they were made."""

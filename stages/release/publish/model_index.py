@@ -37,12 +37,13 @@ class Measurement:
 def measurements(lineage: Lineage) -> list[Measurement]:
     """Return all that the artifact's stage and its evaluations measured, in their order."""
     known: dict[str, Data] = {}
+    names = lineage.names
     found = []
     for artifact in (lineage.artifact, *lineage.evaluations):
         for row in artifact.record.metrics:
             measured_on = _measured_on(lineage, artifact, str(row["name"]))
             if measured_on is not None:
-                known.setdefault(measured_on.fingerprint, describe(measured_on))
+                known.setdefault(measured_on.fingerprint, describe(measured_on, names[measured_on.fingerprint]))
             found.append(Measurement(artifact, row, known[measured_on.fingerprint] if measured_on else None))
     return found
 
@@ -60,15 +61,11 @@ def eval_results(found: list[Measurement], task: str) -> list[EvalResult]:
 
 
 def _entries(found: list[Measurement], task: str) -> Iterator[EvalResult]:
-    names = {one.data.artifact.fingerprint: one.data.name for one in found if one.data is not None}
     for one in found:
         row, data = one.row, one.data
         if data is None or not row.get("split"):
             continue
         repo = next(iter(data.hub), None)
-        name, digits = repo or data.name, data.artifact.fingerprint[:8]
-        if list(names.values()).count(data.name) > 1:
-            name = f"{name}-{digits}"  # two sets out of one card: the Hub must not take them for one
         facts = {"unit": row["unit"], "n": row["n"], "items": row.get("items", "rows"), "stage": one.artifact.record.stage}
         if row.get("interval"):
             facts["interval_95"] = [float(end) for end in row["interval"]]
@@ -76,7 +73,7 @@ def _entries(found: list[Measurement], task: str) -> Iterator[EvalResult]:
             facts["higher_is_better"] = row["higher_is_better"]
         yield EvalResult(
             task_type=task,
-            dataset_type=name,
+            dataset_type=repo or data.name,
             dataset_name=data.title,
             dataset_split=str(row["split"]),
             dataset_revision=data.hub.get(repo) if repo else None,

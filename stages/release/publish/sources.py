@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.contract import Card, load_card
 from pipeline.errors import CardError
-from stages.release.publish.licence import name_of_data
 from stages.release.publish.markdown import code, plain
 
 _CARDS = Path(__file__).resolve().parents[3] / "data_cards"
@@ -23,7 +22,7 @@ class Data:
 
     Attributes:
         artifact: that holds it.
-        name: its card's, or that of the stage in the recipe.
+        name: as `names_of` gives it.
         title: for people.
         card: as the artifact used it; None for own files, and where the card was changed since.
         sources: Markdown, one for each source, with version or revision.
@@ -52,12 +51,11 @@ class Data:
         return plain(found[1]) if found else ""
 
 
-def describe(artifact: Artifact) -> Data:
-    """Read what is known of a set of data."""
+def describe(artifact: Artifact, name: str) -> Data:
+    """Read what is known of a set of data that goes by `name`."""
     entries = artifact.record.identity.get("sources", [])
     recorded = next((entry["card"] for entry in entries if "card" in entry), None)
     card = _card(recorded) if recorded else None
-    name = name_of_data(artifact)
     return Data(
         artifact=artifact,
         name=name,
@@ -69,11 +67,11 @@ def describe(artifact: Artifact) -> Data:
     )
 
 
-def card_text(data: Data) -> bytes:
-    """Return the data card as it was used, or what the stage wrote about the data."""
+def card_text(data: Data) -> bytes | None:
+    """Return the data card as it was used, or what the stage wrote about the data; None where it wrote nothing."""
     if data.card is not None:
         return (_CARDS / f"{data.card.name}.md").read_bytes()
-    return (data.artifact / "card.md").read_bytes()
+    return (data.artifact / "card.md").read_bytes() if "card.md" in data.artifact.record.files else None
 
 
 def _card(recorded: dict[str, Any]) -> Card | None:
