@@ -152,10 +152,10 @@ class HubServer:
     """A Hub of one's own: `hub.add_user("token", "me")`, `hub.faults.add("POST .*/commit/", status=500)`, `hub.environment("token")`."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
         self.root = root
-        self.state = State(root)
         self.faults = Faults()
+        self._num_resets = 0
+        self.reset()
         self._closed = threading.Event()
         self._listener = _Listener(("127.0.0.1", 0), _Handler)
         self._listener.hub = self
@@ -176,6 +176,14 @@ class HubServer:
         if token is not None:
             ours["HF_TOKEN"] = token
         return kept | ours | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "no_proxy": "127.0.0.1"}
+
+    def reset(self) -> None:
+        """Forget all accounts, repositories, faults and the log."""
+        self._num_resets += 1
+        store = self.root / f"large-{self._num_resets}"
+        store.mkdir(parents=True)
+        self.state = State(store)
+        self.faults.clear()
 
     def pause(self, seconds: float) -> None:
         """Wait, but no longer than the server lives."""

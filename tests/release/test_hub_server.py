@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.client import client
+from tests.hub.client import Desk, client
 from tests.hub.server import HubServer
 
 
@@ -38,12 +38,12 @@ ROUND_TRIP = """
 
 
 @pytest.mark.parametrize("part_bytes", [None, 1000])
-def test_a_folder_comes_back_as_it_was_sent_whole_or_in_parts(hub: HubServer, tmp_path: Path, part_bytes: int | None) -> None:
+def test_a_folder_comes_back_as_it_was_sent_whole_or_in_parts(desk: Desk, tmp_path: Path, part_bytes: int | None) -> None:
     folder, files = folder_with(tmp_path)
-    hub.state.multipart_bytes = part_bytes
-    found = client(hub, ROUND_TRIP, folder, "ada/one")
+    desk.hub.state.multipart_bytes = part_bytes
+    found = desk.run(ROUND_TRIP, folder, "ada/one")
     assert found == {"files": files, "same": True, "titles": ["first", "initial commit"], "private": True}
-    assert hub.faults.count("PUT /lfs/") == (1 if part_bytes is None else 3)
+    assert desk.hub.faults.count("PUT /lfs/") == (1 if part_bytes is None else 3)
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_folder_comes_back_as_it_was_sent_over_xet(hub: HubServer, tmp_path: P
     assert hub.faults.count("PUT /lfs/") == 0
 
 
-def test_create_commit_makes_branches_tags_and_refuses_a_stale_parent(hub: HubServer) -> None:
+def test_create_commit_makes_branches_tags_and_refuses_a_stale_parent(desk: Desk) -> None:
     code = """
         api.create_repo("guild/two", private=False)
         first = api.repo_info("guild/two").sha
@@ -76,11 +76,11 @@ def test_create_commit_makes_branches_tags_and_refuses_a_stale_parent(hub: HubSe
         result = [stale, [b.name for b in refs.branches], refs.tags[0].target_commit == oid, api.list_repo_files("guild/two"),
                   open(api.hf_hub_download("guild/two", "a.txt", revision="b/c")).read()]
     """
-    assert client(hub, code) == [412, ["main", "b/c"], True, [".gitattributes"], "3"]
+    assert desk.run(code) == [412, ["main", "b/c"], True, [".gitattributes"], "3"]
 
 
-def test_a_pull_request_can_be_opened_found_filled_and_merged(hub: HubServer) -> None:
-    hub.state.create("model", "bob/open", private=False)
+def test_a_pull_request_can_be_opened_found_filled_and_merged(desk: Desk) -> None:
+    desk.hub.state.create("model", "bob/open", private=False)
     code = """
         made = api.create_commit("bob/open", [CommitOperationAdd("a.txt", b"1")], commit_message="offer", create_pr=True)
         pull = api.create_pull_request("bob/open", title="second", description="more")
@@ -91,27 +91,27 @@ def test_a_pull_request_can_be_opened_found_filled_and_merged(hub: HubServer) ->
                   api.list_repo_files("bob/open")]
     """
     offers = [[1, "offer", "draft"], [2, "second", "draft"]]
-    assert client(hub, code) == [1, offers, "open", [".gitattributes", "b.txt"], [".gitattributes"]]
-    hub.state.add_user("hf_owner", "bob")
+    assert desk.run(code) == [1, offers, "open", [".gitattributes", "b.txt"], [".gitattributes"]]
+    desk.hub.state.add_user("hf_owner", "bob")
     code = 'api.merge_pull_request("bob/open", 2); result = api.list_repo_files("bob/open")'
-    assert client(hub, code, token="hf_owner") == [".gitattributes", "b.txt"]
+    assert desk.run(code, token="hf_owner") == [".gitattributes", "b.txt"]
 
 
-def test_a_long_tree_comes_in_pages_and_folders_can_be_asked_for(hub: HubServer) -> None:
-    hub.state.page_size = 3
+def test_a_long_tree_comes_in_pages_and_folders_can_be_asked_for(desk: Desk) -> None:
+    desk.hub.state.page_size = 3
     code = """
         api.create_repo("ada/many")
         api.create_commit("ada/many", [CommitOperationAdd(f"d/e{i}/f.txt", b"x") for i in range(5)], commit_message="m")
         top = [e.path for e in api.list_repo_tree("ada/many")]
         result = [top, len(list(api.list_repo_tree("ada/many", recursive=True))), len(list(api.list_repo_tree("ada/many", "d")))]
     """
-    assert client(hub, code) == [[".gitattributes", "d"], 12, 5]
-    assert hub.faults.count("cursor=") >= 3
+    assert desk.run(code) == [[".gitattributes", "d"], 12, 5]
+    assert desk.hub.faults.count("cursor=") >= 3
 
 
-def test_rights_are_kept(hub: HubServer) -> None:
-    hub.state.create("model", "ada/secret", private=True)
-    hub.state.create("model", "ada/gated", private=False).gated = True
+def test_rights_are_kept(desk: Desk) -> None:
+    desk.hub.state.create("model", "ada/secret", private=True)
+    desk.hub.state.create("model", "ada/gated", private=False).gated = True
     code = """
         def kind(call):
             try:
@@ -127,7 +127,7 @@ def test_rights_are_kept(hub: HubServer) -> None:
             kind(lambda: api.whoami()),
         ]
     """
-    bob = client(hub, code, token="hf_bob")
+    bob = desk.run(code, token="hf_bob")
     assert bob == [
         ["RepositoryNotFoundError", 404],
         ["GatedRepoError", 403],
@@ -135,14 +135,14 @@ def test_rights_are_kept(hub: HubServer) -> None:
         ["HfHubHTTPError", 403],
         None,
     ]
-    wrong = client(hub, code, token="hf_unknown")
+    wrong = desk.run(code, token="hf_unknown")
     assert [entry[1] for entry in wrong] == [401] * 5
 
 
-def test_faults_strike_the_requests_that_they_name(hub: HubServer, tmp_path: Path) -> None:
-    hub.state.create("model", "ada/one", private=False)
-    hub.faults.add("GET /api/models/ada/one$", status=503, message="later", times=1)
-    hub.faults.add("POST .*/tag/", drop="after")
+def test_faults_strike_the_requests_that_they_name(desk: Desk, tmp_path: Path) -> None:
+    desk.hub.state.create("model", "ada/one", private=False)
+    desk.hub.faults.add("GET /api/models/ada/one$", status=503, message="later", times=1)
+    desk.hub.faults.add("POST .*/tag/", drop="after")
     code = """
         codes = []
         for call in (lambda: api.repo_info("ada/one"), lambda: api.repo_info("ada/one"),
@@ -155,8 +155,8 @@ def test_faults_strike_the_requests_that_they_name(hub: HubServer, tmp_path: Pat
                 codes.append(response.status_code if response is not None else type(error).__name__)
         result = codes
     """
-    assert client(hub, code) == [503, 200, "RemoteProtocolError", 409]
-    assert hub.faults.count("/tag/") == 2
+    assert desk.run(code) == [503, 200, "RemoteProtocolError", 409]
+    assert desk.hub.faults.count("/tag/") == 2
 
 
 @pytest.mark.slow

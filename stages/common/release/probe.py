@@ -92,6 +92,9 @@ def write_probe(folder: Path, part: Part, texts: list[str], *, repo: str, base: 
 def measure(folder: Path, part: Part, *, repo: str, texts: list[str] | None = None, base: Path | None = None) -> Measured:
     """Load `folder` in a clean process with the plain library and measure one number.
 
+    What is neither text nor tokenizer is measured by running the code of its card, so this is for folders that were
+    assembled here, or whose hashes are those of such a folder; never for what somebody else published.
+
     Args:
         folder: assembled or downloaded.
         part: what it holds.

@@ -6,28 +6,35 @@ The token comes from HF_TOKEN or from `hf auth login`, never from the command li
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
 
 from pipeline.errors import GroundupError, RecipeError
-from stages.release.push.output import Redacting, redact_output
+from stages.release.push.output import Redacting, redacted_output
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
+_NAME = re.compile(r"[A-Za-z0-9]([\w./-]*\w)?", re.ASCII)
+"""Names that git takes for branches and tags, without the odd ones. Source: https://git-scm.com/docs/git-check-ref-format"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
-    output = redact_output()
-    try:
-        _run(options, output)
-    except GroundupError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped. Nothing is lost: run the same command again, it goes on where it stopped.\n")
-        return 130
+    with redacted_output() as output:
+        try:
+            _check(options)
+            _run(options, output)
+        except GroundupError as error:
+            sys.stderr.write(f"{error}\n")
+            return error.exit_code
+        except OSError as error:  # of this machine: no space, no right to write; those of the Hub have become HubErrors
+            sys.stderr.write(f"{error}; nothing is lost: put that right and run the same command again\n")
+            return 1
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped. Nothing is lost: run the same command again, it goes on where it stopped.\n")
+            return 130
     return 0
 
 
@@ -40,14 +47,16 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
     from stages.release.push.hub import Hub, Target, check_name
     from stages.release.push.output import say
     from stages.release.push.publication import Wish, publish
+    from stages.release.push.record import locked, read_entries
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    _check(options)
     check_name(options.repo)
     token = get_token()
     if token is not None:
         output.hide(token)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise RecipeError("HF_TOKEN: holds characters that no token has; copy it again")
     if token is None and options.push:
         raise RecipeError("--push: there is no token; set HF_TOKEN to one that may write, or log in with `hf auth login`")
     folder = Folder.open(options.folder)
@@ -59,6 +68,8 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
         say(f"account {hub.place.account} ({hub.role} token) at {hub.place.endpoint}")
     if options.push:
         hub.check_may_write()
+        if options.record is not None:
+            read_entries(options.record)  # a record that cannot be kept is known before anything is sent
     wish = Wish(
         push=options.push,
         public=options.public,
@@ -67,7 +78,8 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
         message=options.message or f"Publish {manifest.produces} {manifest.artifact[:8]} ({manifest.part})",
         record=options.record,
     )
-    with tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
+    # One push of a folder at a time: its downloads for the proof lie beside it.
+    with locked(options.folder.absolute()), tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
         publish(hub, folder, wish, Path(cache))
 
 
@@ -79,6 +91,9 @@ def _check(options: argparse.Namespace) -> None:
         raise RecipeError(f"--tag {options.tag}: a pull request is not published yet; tag it after it was merged")
     if options.revision.startswith("refs/"):
         raise RecipeError(f"--revision {options.revision}: say the name of a branch; --create-pr makes a pull request")
+    for flag, name in (("--revision", options.revision), ("--tag", options.tag)):
+        if name is not None and not (_NAME.fullmatch(name) and ".." not in name and "//" not in name):
+            raise RecipeError(f"{flag} {name!r}: no name for a branch or tag; take letters, digits, '.', '_', '-' and '/'")
     if options.timeout <= 0:
         raise RecipeError(f"--timeout {options.timeout:g}: seconds must be positive")
 

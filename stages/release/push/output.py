@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 _SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
@@ -18,11 +19,11 @@ class Redacting:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._secrets: set[str] = set()
+        self.secrets: set[str] = set()
 
     def hide(self, secret: str) -> None:
         """Blank `secret` from now on."""
-        self._secrets.add(secret)
+        self.secrets.add(secret)
 
     def write(self, text: str) -> int:
         """Write `text` without what must not be seen."""
@@ -36,7 +37,7 @@ class Redacting:
 
     def clean(self, text: str) -> str:
         """Return `text` without what must not be seen."""
-        for secret in self._secrets:
+        for secret in self.secrets:
             text = text.replace(secret, "***")
         return _SIGNED.sub(r"\1?...", text)
 
@@ -58,12 +59,17 @@ class Redacting:
         return self._stream.encoding
 
 
-def redact_output() -> Redacting:
-    """Put stdout and stderr behind one Redacting each, with secrets in common; return the one of stderr."""
+@contextmanager
+def redacted_output() -> Iterator[Redacting]:
+    """Put stdout and stderr behind one Redacting each, with secrets in common; yields the one of stderr."""
+    before = sys.stdout, sys.stderr
     out, error = Redacting(sys.stdout), Redacting(sys.stderr)
-    out._secrets = error._secrets
+    out.secrets = error.secrets
     sys.stdout, sys.stderr = out, error
-    return error
+    try:
+        yield error
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def say(text: str) -> None:

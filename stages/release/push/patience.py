@@ -40,7 +40,7 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
         return status_of(error) in _PASSING
     # A gateway in trouble answers with a page for people, where the client expects JSON.
-    return isinstance(error, httpx2.TransportError | json.JSONDecodeError)
+    return isinstance(error, httpx2.TransportError | json.JSONDecodeError) and not isinstance(error, httpx2.UnsupportedProtocol)
 
 
 def asked_wait(error: BaseException) -> float | None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.contract import write_json
-from pipeline.errors import HubError, RecipeError, StoreError
+from pipeline.errors import HubError, RecipeError
 from stages.common.release.layout import MANIFEST
 from stages.release.push import pull_request
 from stages.release.push.comparison import Change, Folder, read_and_compare, show
 from stages.release.push.hub import Hub
 from stages.release.push.output import say
+from stages.release.push.record import add_entry
 from stages.release.push.remote import MAIN, Remote
 from stages.release.push.upload import deliver
 from stages.release.push.verification import verify
@@ -51,6 +46,9 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
         say("nothing was sent: this was the comparison; --push sends")
         return
     _check_visibility(hub, remote, wish)
+    _check_branch(hub, remote)
+    if remote.commit is None and wish.create_pr:
+        raise RecipeError(f"--create-pr: there is no {hub.target.repo} that you may see; leave it out to make the repository")
     if remote.commit is None:
         remote, change = _create(hub, folder, wish, cache)
     if wish.create_pr:
@@ -65,7 +63,7 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
     if wish.tag:
         _tag(hub, commit, wish.tag)
     if wish.record is not None:
-        _write_down(wish.record, _entry(hub, folder, wish, commit, address, shown))
+        add_entry(wish.record, _entry(hub, folder, wish, commit, address, shown))
     state = "offered as a pull request, not merged yet" if wish.create_pr else "published"
     say(f"{state}: {hub.target.repo} at commit {commit}\n{address}")
 
@@ -110,6 +108,16 @@ def _check_visibility(hub: Hub, remote: Remote, wish: Wish) -> None:
         )
     if remote.commit is not None and remote.private and wish.public:
         say(f"note: {repo} is private and stays so; make it public at {hub.address}/settings")
+
+
+def _check_branch(hub: Hub, remote: Remote) -> None:
+    """A tag or a commit can be read like a branch, but nothing can be put on top of it."""
+    target = hub.target
+    if target.revision == MAIN or not remote.has_branch:
+        return
+    refs = hub.ask(hub.api.list_repo_refs, target.repo, repo_type=target.repo_type)
+    if target.revision not in {branch.name for branch in refs.branches}:
+        raise RecipeError(f"--revision {target.revision}: a tag or commit of {target.repo}, not a branch; name a branch")
 
 
 def _check_tag(hub: Hub, remote: Remote, change: Change, wish: Wish) -> None:
@@ -160,27 +168,3 @@ def _entry(hub: Hub, folder: Folder, wish: Wish, commit: str, address: str, show
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "verified": shown,
     }
-
-
-def _write_down(path: Path, entry: dict[str, Any]) -> None:
-    """Add a publication to the record; the same commit of the same repository is one entry."""
-    key = ("endpoint", "repo", "repo_type", "commit")
-    with _locked(path):
-        try:
-            known = json.loads(path.read_bytes())["published"] if path.exists() else []
-        except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{path}: no record of publications; move it away, then run the same command again") from None
-        rest = [one for one in known if any(one.get(name) != entry[name] for name in key)]
-        write_json(path, {"format": 1, "published": [*rest, entry]})
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other publishers of the same artifact away while the record is read and written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
