@@ -109,6 +109,9 @@ def _add_release(commands: _Commands) -> None:
     publish.add_argument("--create-pr", action="store_true", help="propose the change as a pull request")
     publish.add_argument("--tag", metavar="TAG", help="name the new commit")
     publish.add_argument("--message", metavar="TEXT", help="message of the commit")
+    publish.add_argument("--space", action="store_true", help="an app for the model instead of the model")
+    publish.add_argument("--model-repo", metavar="OWNER/NAME[@REVISION]", help="with --space: where its model is published")
+    publish.add_argument("--python", metavar="PROGRAM", help="with --space: interpreter with gradio, to try the app")
     _store(publish)
 
 
