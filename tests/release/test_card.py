@@ -78,7 +78,7 @@ def test_an_adapter_is_tied_to_its_base_in_the_metadata(tmp_path, model):
 
 def test_a_corpus_gets_a_data_card_that_says_where_its_splits_lie(tmp_path):
     data = DatasetCard(card_of(tmp_path, toy.corpus(tmp_path))).data
-    assert (data.license, data.size_categories) == ("cc-by-sa-4.0", "n<1K")
+    assert (data.license, data.size_categories) == ("cc-by-sa-4.0", ["n<1K"])
     assert data.configs[0]["data_files"][0] == {"split": "train", "path": "data/train-*.parquet"}
 
 

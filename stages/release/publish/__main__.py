@@ -6,15 +6,19 @@ Without --push nothing leaves this machine.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.errors import GroundupError
+from pipeline.artifact import Artifact
+from pipeline.errors import GroundupError, StoreError
 
 if TYPE_CHECKING:
     from stages.release.publish.assemble import Assembled
@@ -32,12 +36,25 @@ def main(arguments: list[str] | None = None) -> int:
     from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging
 
+    from stages.release.publish.assemble import assemble, check_destination
+
     logging.disable_progress_bar()
     disable_progress_bar()
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     try:
-        assembled = _assemble(options)
-        accepted = _check(assembled, options)
+        artifact = Artifact.open(options.folder.resolve())
+        destination = _destination(options, artifact)
+        check_destination(destination, artifact)  # before the lock is put beside it
+        with _alone(destination):
+            assembled = assemble(
+                artifact,
+                options.part,
+                options.repo,
+                destination,
+                base_repo=options.base_repo,
+                stated_license=options.license,
+            )
+            return _hand_on(assembled, options, environment) if _check(assembled, options) else 1
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -46,21 +63,34 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return _hand_on(assembled, options, environment) if accepted else 1
 
 
-def _assemble(options: argparse.Namespace) -> Assembled:
-    from pipeline.artifact import Artifact
-    from stages.release.publish.assemble import assemble, check_repo
+def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
+    """Return the folder to assemble: the store, which holds artifacts/<stage>/<digits>, has a shelf for what is published."""
+    from stages.release.publish.assemble import check_repo
 
     check_repo(options.repo, "--repo")  # before it becomes part of a path
-    artifact = Artifact.open(options.folder.resolve())
-    # The store holds artifacts/<stage>/<digits>; what is published gets a shelf of its own there.
-    store = (artifact.path / "../../..").resolve()
-    folder = options.output or store / "published" / options.repo.replace("/", "--")
-    return assemble(
-        artifact, options.part, options.repo, folder.absolute(), base_repo=options.base_repo, stated_license=options.license
-    )
+    folder: Path = options.output or (artifact.path / "../../..").resolve() / "published" / options.repo.replace("/", "--")
+    return folder.absolute()
+
+
+@contextmanager
+def _alone(destination: Path) -> Iterator[None]:
+    """Keep a second publisher away from the folder, from its first file to the end of the upload.
+
+    Raises:
+        StoreError: there is one.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(destination.with_name(f".{destination.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{destination}: another publish works on it; wait for it, or give another --output") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def _check(assembled: Assembled, options: argparse.Namespace) -> bool:

@@ -81,7 +81,7 @@ def assemble(
         StoreError: the artifact is damaged, or an ancestor is missing.
     """
     check_repo(repo, "--repo")
-    _check_destination(destination, artifact)
+    check_destination(destination, artifact)
     if lines := differences(artifact.path, artifact.record):
         raise Damaged(f"{artifact.path}: {'; '.join(lines)}; run the recipe again, then publish")
     selection, lineage = select(artifact, part), trace(artifact)
@@ -135,7 +135,8 @@ def check_repo(repo: str, flag: str) -> None:
         raise RecipeError(f"{flag} {repo}: say owner/name, such as me/my-model")
 
 
-def _check_destination(destination: Path, artifact: Artifact) -> None:
+def check_destination(destination: Path, artifact: Artifact) -> None:
+    """Refuse to write over what is not ours; raises InputError."""
     if destination.resolve().is_relative_to(artifact.path.resolve()):
         raise InputError(f"--output {destination} lies inside the artifact, which must stay as it is; give another folder")
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):

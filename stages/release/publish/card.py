@@ -98,7 +98,7 @@ def _dataset_metadata(facts: Facts) -> DatasetCardData:
     return DatasetCardData(
         language=_languages(facts),
         task_categories=front.get("task_categories") or [str(facts.selection.kind.task)],
-        size_categories=_size_category(sum(data.sizes.values())),
+        size_categories=[_size_category(sum(data.sizes.values()))],
         pretty_name=data.title,
         tags=_tags(facts),
         configs=[{"config_name": "default", "data_files": splits}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shlex
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact
@@ -49,7 +50,7 @@ def sections(facts: Facts) -> list[str]:
         _what(facts),
         _use(facts),
         _data(facts),
-        "" if facts.is_data else _procedure(facts),
+        _procedure(facts),
         _results(facts),
         _figures(facts),
         _limits(facts),
@@ -69,6 +70,10 @@ def _what(facts: Facts) -> str:
             f"It works on top of {code(str(facts.base_repo))} alone, whose tensors have sha256 "
             f"{code(str(identity['tensors_sha256']))}; `groundup_base.json` holds the same fact for programs."
         )
+    if kind.loader == "images":
+        grid = read_json(artifact / "grid.json")
+        shape = f"{grid['channels']} x {grid['height']} x {grid['width']}"
+        lines.append(f"An image is {shape} whole numbers from 0 to {grid['levels'] - 1}: channels, height, width.")
     lines.append(f"Licence: {plain(facts.licence.name or facts.licence.license)}.")
     if facts.usage.needs_groundup:
         lines.append(
@@ -99,7 +104,7 @@ def _data(facts: Facts) -> str:
 
 
 def _procedure(facts: Facts) -> str:
-    lines = ["## Training procedure", _cost(facts)]
+    lines = ["## How it was made" if facts.is_data else "## Training procedure", _cost(facts)]
     for artifact in facts.lineage.everything():
         if artifact in facts.lineage.evaluations or artifact.fingerprint not in _made_of(facts):
             continue
@@ -163,7 +168,7 @@ def _results(facts: Facts) -> str:
 
 
 def _figures(facts: Facts) -> str:
-    lines = [f"![{plain(caption) or 'figure'}]({path})\n\n{plain(caption)}" for path, caption in facts.figures.items()]
+    lines = [f"![{plain(PurePosixPath(path).stem)}]({path})\n\n{plain(caption)}" for path, caption in facts.figures.items()]
     return "## Figures\n\n" + "\n\n".join(lines) if lines else ""
 
 
