@@ -32,6 +32,7 @@ class Context:
         process_index, num_processes: this process among those of the stage; `is_main` is true for index 0.
         threads: CPU threads that this process may use.
         offline: true when the user forbade the network.
+        facts: what the engine knows about this run; `sources` are those of the artifact's identity.
         section: the stage's part of the report.
         events: the event log (use `log` and `progress`; `events.rewind(step)` after a resume).
     """
@@ -95,6 +96,16 @@ class Context:
     def inputs(self, role: str) -> list[Artifact]:
         """Return all artifacts under `role` (several when a matrix fills it, none when it was left out)."""
         return list(self._inputs.get(role, []))
+
+    def hub_commit(self, repo: str) -> str | None:
+        """Return the commit that this artifact's fingerprint holds for a repository of the Hub; None when it holds none.
+
+        A branch may have moved since: a stage fetches this commit, never the branch.
+        """
+        for source in self.facts.get("sources", []):
+            if source.get("hub") == repo:
+                return str(source["commit"])
+        return None
 
     def beat(self) -> None:
         """Say that this process is alive; needed only in work that neither logs nor reports progress for minutes."""

@@ -12,7 +12,6 @@ Launch settings, paths, device count, host and time never enter.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -121,19 +120,29 @@ def _card_source(name: str, entry: Any) -> tuple[str, Any]:
 
 
 def _commit(source: HubRepo, offline: bool) -> str:
-    """Ask the Hub which commit a revision is; a full commit needs no question."""
+    """Ask the Hub which commit a revision is, offline its cache; a full commit needs no question."""
     if len(source.revision) == 40 and set(source.revision) <= set("0123456789abcdef"):
         return source.revision
     where = f"hub:{source.repo}@{source.revision}"
-    if offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        raise DataError(f"{where}: the network is forbidden; pin a full commit (40 hex digits), or run without --offline")
-    import urllib.error  # here, as they are slow to import and few recipes name the Hub
-    import urllib.request
+    # Here, as it is slow to import and few recipes name the Hub. It knows the user's login, so private repositories work.
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
 
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    url = f"{endpoint}/api/{source.repo_type}s/{source.repo}/revision/{source.revision}"
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    if offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        try:
+            known = api.resolve_revision(source.repo, repo_type=source.repo_type, revision=source.revision, local_files_only=True)
+        except (RevisionResolutionError, OSError, ValueError):
+            raise DataError(
+                f"{where}: the network is forbidden; pin a full commit (40 hex digits), or run once without --offline: "
+                "then the Hub's cache knows this revision"
+            ) from None
+        return known.resolved
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            return str(json.load(answer)["sha"])
-    except (urllib.error.URLError, TimeoutError, ValueError, KeyError) as error:
-        raise DataError(f"{where}: the Hub gave no commit ({error}); check the name and the network, or pin a commit") from None
+        return str(api.repo_info(source.repo, repo_type=source.repo_type, revision=source.revision, timeout=20).sha)
+    except (HTTPError, OSError, ValueError) as error:
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DataError(
+            f"{where}: the Hub gave no commit ({line}); check name and network, log in with `hf auth login` if it is private, "
+            "run with --offline to take the commit that was fetched last, or pin a commit"
+        ) from None

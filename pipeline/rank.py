@@ -73,6 +73,7 @@ def _run(job: Job, partial: Path, index: int) -> None:
         num_processes=world,
         threads=threads_per_process(job.launch, job.cores),
         offline=job.offline,
+        facts={"sources": job.identity.get("sources", [])},
     )
     context.listen_for_stop()
     context.phase("loading libraries")

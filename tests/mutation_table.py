@@ -267,10 +267,10 @@ DATA = [
              "    if num_tokens == 0:\n", "    if False:\n", "tests/common/test_token_store.py::test_a_split_without_a_token_is_refused"),
     Mutation("truncated token store", "stages/common/token_store.py",
              "if size != expected:", "if False:", "tests/common/test_token_store.py::test_a_truncated_store_is_refused"),
-    Mutation("chat: control characters", "stages/text/chat/stream.py",
+    Mutation("chat: control characters", "stages/common/stream.py",
              "c if c in _HARMLESS else _picture(c) for c", "c for c",
              "tests/text/test_chat.py::test_what_could_steer_the_terminal_is_shown_instead"),
-    Mutation("chat: reordering characters", "stages/text/chat/stream.py",
+    Mutation("chat: reordering characters", "stages/common/stream.py",
              "character in _REORDERING or ", "", "tests/text/test_chat.py::test_what_could_steer_the_terminal_is_shown_instead"),
 ]
 

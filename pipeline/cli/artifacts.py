@@ -163,6 +163,8 @@ def _in_use(path: Path, used: set[str]) -> bool:
 
 def chat(arguments: argparse.Namespace) -> int:
     """Start the chat of the text wing in this terminal."""
-    artifact = find_artifact(Store(arguments.store), arguments.artifact)
-    command = [sys.executable, "-m", "stages.text.chat", str(artifact.path), *arguments.options]
+    folder = Path(arguments.artifact).expanduser()
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):  # no model that was pulled
+        folder = find_artifact(Store(arguments.store), arguments.artifact).path
+    command = [sys.executable, "-m", "stages.text.chat", str(folder), *arguments.options]
     return subprocess.call(command, env=os.environ | {"PYTHONPATH": str(project_root())})

@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_watching(commands)
     _add_artifacts(commands)
     _add_release(commands)
+    _add_pull(commands)
     _add_listings(commands)
     return parser
 
@@ -108,7 +109,19 @@ def _add_release(commands: _Commands) -> None:
     publish.add_argument("--create-pr", action="store_true", help="propose the change as a pull request")
     publish.add_argument("--tag", metavar="TAG", help="name the new commit")
     publish.add_argument("--message", metavar="TEXT", help="message of the commit")
+    publish.add_argument("--space", action="store_true", help="an app for the model instead of the model")
+    publish.add_argument("--model-repo", metavar="OWNER/NAME[@REVISION]", help="with --space: where its model is published")
+    publish.add_argument("--python", metavar="PROGRAM", help="with --space: interpreter with gradio, to try the app")
     _store(publish)
+
+
+def _add_pull(commands: _Commands) -> None:
+    pull = _command(
+        commands, "pull", "fetch a model from the Hub, and check it; nothing of it is executed", "pipeline.cli.release:pull"
+    )
+    pull.add_argument("repo", metavar="OWNER/NAME[@REVISION]", help="a repository; a branch, tag or commit after the @")
+    pull.add_argument("--output", metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")
+    pull.add_argument("--max-gib", metavar="GIB", help="refuse what is larger (default: 20)")
 
 
 def _add_listings(commands: _Commands) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError
+from stages.common.stream import neutralise, whole_characters
 from stages.text.chat.conversation import WELCOME, Conversation, Settings
 from stages.text.chat.loading import load
-from stages.text.chat.stream import neutralise, whole_characters
 from tests.text.tiny_bases import byte_tokenizer, save_base, tiny_model
 
 SETTINGS = Settings(seed=1, temperature=1.0, top_k=0, max_new_tokens=30)

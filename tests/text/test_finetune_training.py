@@ -146,9 +146,9 @@ def test_rows_longer_than_the_base_can_read_are_refused(tmp_path, inputs):
 
 
 def test_a_tokenizer_that_the_base_has_no_rows_for_is_refused(tmp_path, inputs):
-    small = save_base(tmp_path / "base", tiny_model(vocab_size=200))
+    small = base_artifact(tmp_path / "base", tiny_model(vocab_size=200))
     with pytest.raises(StageError, match="tokenizer has 257 ids, but the model has rows for 200"):
-        train(config(base=str(small)), make_context(tmp_path / "run", {"corpus": inputs["corpus"]}))
+        train(config(), make_context(tmp_path / "run", inputs | {"base": small}))
 
 
 def test_a_budget_in_minutes_becomes_steps_once(tmp_path, inputs):

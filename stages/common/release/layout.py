@@ -36,10 +36,10 @@ DATA_CARDS = "data_cards"
 GIT_ATTRIBUTES = ".gitattributes"
 """The Hub puts this file into every new repository; it belongs to no manifest."""
 
-Part = Literal["adapter", "merged", "model", "tokenizer", "data", "extractors"]
+Part = Literal["adapter", "merged", "model", "tokenizer", "data", "extractors", "space"]
 """What of an artifact a repository holds."""
 PARTS: tuple[Part, ...] = get_args(Part)
-RepoType = Literal["model", "dataset"]
+RepoType = Literal["model", "dataset", "space"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -70,7 +70,8 @@ class Manifest(BaseModel):
     @property
     def repo_type(self) -> RepoType:
         """Type of the repository on the Hub."""
-        return "dataset" if self.part == "data" else "model"
+        kinds: dict[str, RepoType] = {"data": "dataset", "space": "space"}
+        return kinds.get(self.part, "model")
 
     def save(self, folder: Path) -> None:
         """Write `groundup.json`, durably."""

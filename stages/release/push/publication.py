@@ -71,7 +71,8 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
 def _create(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> tuple[Remote, Change]:
     """Make the repository; one that somebody (or an earlier try) made meanwhile is as good."""
     target = hub.target
-    hub.ask(hub.api.create_repo, target.repo, repo_type=target.repo_type, private=not wish.public, exist_ok=True)
+    kind = {"repo_type": target.repo_type} | ({"space_sdk": "gradio"} if target.repo_type == "space" else {})
+    hub.ask(hub.api.create_repo, target.repo, private=not wish.public, exist_ok=True, **kind)
     say(f"repository {target.repo} created ({'public' if wish.public else 'private'})")
     remote, change = read_and_compare(hub, folder, cache)
     if remote.commit is None:

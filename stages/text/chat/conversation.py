@@ -14,7 +14,7 @@ from pipeline.errors import DataError
 from stages.common.causal_lm import max_positions
 from stages.common.encoding import encode_texts
 from stages.common.generation import generate_tokens
-from stages.text.chat.stream import neutralise, whole_characters
+from stages.common.stream import neutralise, whole_characters
 
 WELCOME = (
     "This model continues text: type a beginning and press Enter. An empty line lets it begin by itself. "

@@ -12,6 +12,7 @@ from pipeline.errors import DataError
 from stages.common.causal_lm import load_causal_lm, load_tokenizer
 
 Part = Literal["merged", "adapter", "model"]
+_ADAPTER = "adapter_config.json"
 PARTS: tuple[Part, ...] = ("merged", "model", "adapter")
 
 
@@ -19,7 +20,7 @@ def load(folder: Path, *, part: Part | None = None, base: Path | None = None) ->
     """Load model and tokenizer.
 
     Args:
-        folder: an artifact, or a folder that `from_pretrained` takes.
+        folder: an artifact, a folder that `from_pretrained` takes, or that of a published adapter.
         part: which part of an artifact; None takes merged/, then model/, then adapter/.
         base: folder of the base under an adapter; None looks in the store beside the artifact.
 
@@ -30,24 +31,26 @@ def load(folder: Path, *, part: Part | None = None, base: Path | None = None) ->
         raise DataError(f"'{folder}' is no folder; give an artifact, such as runs/quickstart/finetune")
     if part is None and (folder / "config.json").exists():
         return load_causal_lm(folder), load_tokenizer(folder)
+    if part is None and (folder / _ADAPTER).exists():
+        return _load_adapter(folder, base or _base_of(folder))
     chosen = part or next((name for name in PARTS if _has(folder, name)), None)
     if chosen is None or not _has(folder, chosen):
         found = [name for name in PARTS if _has(folder, name)]
         raise DataError(f"'{folder}' has no {chosen or 'model'}: it holds {', '.join(found) if found else 'no part of a model'}")
     if chosen != "adapter":
         return load_causal_lm(folder / chosen), load_tokenizer(folder / chosen)
-    return _load_adapter(folder, base or _base_of(folder))
+    return _load_adapter(folder / chosen, base or _base_of(folder))
 
 
 def _load_adapter(folder: Path, base: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from stages.common.lora import load_adapter  # peft takes a second to import and is needed for this part only
 
-    model = load_adapter(base, folder / "adapter")
+    model = load_adapter(base, folder)
     return model, load_tokenizer(base)  # type: ignore[return-value]  # a PeftModel has all that we use of it
 
 
 def _has(folder: Path, part: str) -> bool:
-    return (folder / part / ("adapter_config.json" if part == "adapter" else "config.json")).exists()
+    return (folder / part / (_ADAPTER if part == "adapter" else "config.json")).exists()
 
 
 def _base_of(folder: Path) -> Path:

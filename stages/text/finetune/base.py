@@ -6,16 +6,20 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.repocard import metadata_load
 
-from pipeline.artifact import Artifact
-from pipeline.contract import Context
+from pipeline.artifact import Artifact, Record
+from pipeline.contract import Context, HubRepo, write_bytes
 from pipeline.errors import DataError, RecipeError
 from stages.common.causal_lm import model_folder
 from stages.common.lora import BaseIdentity, folder_sha256
+from stages.common.release.fetch import cached, fetch, inconsistencies, remember_revision, resolve_commit
+from stages.common.release.layout import MANIFEST, PROVENANCE, Manifest, load_provenance
+from stages.common.release.model_checks import base_problems, model_problems
 from stages.text.finetune.config import Config
+
+ORIGIN = "base"
+"""Folder of the artifact with manifest and records of a base that Groundup published; its records go with this one's."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,24 @@ class Base:
         folder: loads with `AutoModelForCausalLM`.
         identity: what the adapter is bound to.
         license: of the base as its card states it, else "not stated".
+        manifest: of a base that Groundup published.
+        records: of such a base: its artifact and all that went into it.
     """
 
     folder: Path
     identity: BaseIdentity
     license: str
+    manifest: Manifest | None = None
+    records: tuple[Record, ...] = ()
+
+    def save_origin(self, directory: Path) -> None:
+        """Copy manifest and records of a published base into the artifact, byte by byte."""
+        if self.manifest is not None:
+            names = [MANIFEST, *(name for name in self.manifest.files if name.startswith(f"{PROVENANCE}/"))]
+            for name in names:
+                path = directory / ORIGIN / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(path, (self.folder / name).read_bytes())
 
 
 def open_base(config: Config, context: Context) -> Base:
@@ -47,10 +64,12 @@ def open_base(config: Config, context: Context) -> Base:
     if given:
         return _of_artifact(given[0])
     if config.hub_base is not None:
-        return _of_hub(config.hub_base.repo, config.hub_base.revision, offline=context.offline)
+        return _of_hub(config.hub_base, context)
     folder = Path(os.path.expanduser(config.base or ""))
-    name = folder.resolve().name
-    return Base(folder, BaseIdentity(f"folder:{name}", folder_sha256(folder)), _license_in(folder / "README.md"))
+    manifest = Manifest.load(folder) if (folder / MANIFEST).is_file() else None
+    problems = base_problems(folder) or (inconsistencies(folder, manifest) if manifest else model_problems(folder, own=False))
+    _refuse(f"'{config.base}'", problems)
+    return _of_folder(folder, f"folder:{folder.resolve().name}", None, manifest)
 
 
 def _of_artifact(artifact: Artifact) -> Base:
@@ -60,16 +79,26 @@ def _of_artifact(artifact: Artifact) -> Base:
     return Base(folder, identity, _license_in(artifact / "card.md"))
 
 
-def _of_hub(repo: str, revision: str, *, offline: bool) -> Base:
-    try:
-        # The files of a causal LM and its tokenizer; no pickles, no code.
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, local_files_only=offline))
-    except LocalEntryNotFoundError:
-        raise DataError(f"base: hub:{repo}@{revision} is not in the local cache and cannot be fetched; run once online") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise DataError(f"base: hub:{repo}@{revision} cannot be fetched: {str(error).splitlines()[0]}") from None
-    return Base(folder, BaseIdentity(repo, folder_sha256(folder), revision=folder.name), _license_in(folder / "README.md"))
+def _of_hub(source: HubRepo, context: Context) -> Base:
+    """Fetch the commit that the fingerprint holds (the branch may have moved since), or take it from the cache."""
+    commit = context.hub_commit(source.repo) or resolve_commit(source.repo, source.revision, offline=context.offline)
+    fetched = cached(source.repo, commit) if context.offline else fetch(source.repo, commit)
+    if not context.offline:
+        remember_revision(source.repo, source.revision, commit)
+    _refuse(f"hub:{source.repo}@{commit[:8]}", base_problems(fetched.folder))
+    return _of_folder(fetched.folder, source.repo, commit, fetched.manifest)
+
+
+def _of_folder(folder: Path, name: str, commit: str | None, manifest: Manifest | None) -> Base:
+    records = tuple(load_provenance(folder).values()) if manifest else ()
+    artifact = manifest.artifact if manifest else None
+    identity = BaseIdentity(name, folder_sha256(folder), artifact=artifact, revision=commit)
+    return Base(folder, identity, _license_in(folder / "README.md"), manifest, records)
+
+
+def _refuse(where: str, problems: list[str]) -> None:
+    if problems:
+        raise DataError(f"base: {where} cannot be fine-tuned: " + "; ".join(problems))
 
 
 def _license_in(card: Path) -> str:

@@ -57,6 +57,7 @@ def write_report(config: Config, context: Context, outcome: Outcome, exported: E
     _samples(context, outcome)
     _curves(context, outcome)
     _cost(context, config, outcome, exported)
+    _origin(context, outcome.base)
     write_cards(
         context,
         base=outcome.base,
@@ -176,6 +177,7 @@ def _cost(context: Context, config: Config, outcome: Outcome, exported: Export) 
         "Adapter",
         {
             "base": base.identity.name,
+            **({"commit of the base": base.identity.revision} if base.identity.revision else {}),
             "sha256 of the base's tensors": base.identity.tensors_sha256,
             "adapted layers": outcome.num_adapted,
             "rank r": config.r,
@@ -209,3 +211,23 @@ def _cost(context: Context, config: Config, outcome: Outcome, exported: Export) 
     )
     for line in summary.passed_over:
         context.section.text(f"A checkpoint was passed over on resume: {line}.")
+
+
+def _origin(context: Context, base: Base) -> None:
+    """Show where a base came from that Groundup published."""
+    if base.manifest is None:
+        return
+    context.section.table(
+        "Where the base came from",
+        ["stage", "artifact", "finished", "what it measured"],
+        [
+            [
+                record.stage.removeprefix("stages."),
+                record.fingerprint[:8],
+                str(record.provenance.get("finished", "not stated")),
+                ", ".join(f"{row['name']} {row['value']:.4g}" for row in record.metrics if row.get("headline")) or "-",
+            ]
+            for record in base.records
+        ],
+        caption="From the records that were published with the base. They are consistent, and they are not signed.",
+    )

@@ -71,6 +71,7 @@ def run(config: Config, context: Context) -> None:
             sha256_before=trained.sha256_before,
             probe=probe,
         )
+        trained.base.save_origin(context.directory)
         write_report(config, context, outcome, exported)
         (context.directory / _DONE).touch()
     _wait_for_main(context)

@@ -1,0 +1,57 @@
+"""`python -m stages.release.pull owner/name[@revision]`: fetch a model from the Hub into a folder, and check all of it.
+
+Nothing that comes is executed: the recipe in it is a text, its records are facts to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pipeline.errors import GroundupError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    options = _parser().parse_args(arguments)
+    # Heavy imports come after the arguments were read, so that --help is quick. Bars need a terminal.
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from stages.release.pull.pulling import pull
+    from stages.release.pull.words import describe
+
+    try:
+        fetched = pull(options.repo, output=options.output, max_bytes=int(options.max_gib * 2**30))
+    except GroundupError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what came is kept, the same command goes on from it\n")
+        return 130
+    sys.stdout.write(describe(fetched))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="groundup pull", description="Fetch a model from the Hub and check it.")
+    parser.add_argument("repo", metavar="OWNER/NAME[@REVISION]", help="a repository; a branch, tag or commit after the @")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")
+    parser.add_argument("--max-gib", type=_positive, default=20.0, help="refuse what is larger, GiB (default: 20)")
+    return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""`groundup pull`: what comes is checked and pinned, what must not come is refused with all reasons, nothing is executed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.durable import write_json
+from stages.common.release.contents import RemoteFile, choose_plain, choose_published, refusal
+from stages.common.release.fetch import inconsistencies
+from stages.common.release.layout import MANIFEST, Manifest, provenance_name
+from stages.common.release.model_checks import base_problems, model_problems
+from stages.common.release.origin import provenance_problems
+from tests.hub.server import HubServer
+from tests.release.published import close, plain_model, published, put, record_of, rewrite, save_record
+
+PLENTY = 2**40
+
+
+def pull(hub: HubServer, where: Path, *words: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, in the folder `where`."""
+    where.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "pipeline", "pull", *words]
+    return subprocess.run(
+        command, cwd=where, env=hub.environment(token), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+# ---- over HTTP
+
+
+def test_a_published_model_comes_whole_by_commit_and_the_words_say_what_is_proved(hub, tmp_path):
+    folder, record = published(tmp_path / "made")
+    commit = put(hub, "ada/model", folder)
+    done = pull(hub, tmp_path / "here", "ada/model")
+    assert done.returncode == 0, done.stderr
+    target = tmp_path / "here" / "pulled" / f"ada--model-{commit[:8]}"
+    assert inconsistencies(target, Manifest.load(target)) == []
+    assert {path.name for path in target.iterdir()} == {path.name for path in folder.iterdir()}
+    for words in (f"hub:ada/model@{commit}", "not signed", "3, consistent", record.fingerprint[:8], "nothing that came was run"):
+        assert words in done.stdout
+    assert hub.faults.count("/resolve/main/") == 0  # a branch may move between two requests
+    again = pull(hub, tmp_path / "here", f"ada/model@{commit}")
+    assert again.returncode == 0, again.stderr
+    assert hub.faults.count("GET /ada/model/resolve/.*safetensors") == 1
+
+
+def test_a_plain_hub_model_is_called_so_and_its_pickle_and_code_stay_away(hub, tmp_path):
+    folder = plain_model(tmp_path / "made")
+    put(hub, "ada/plain", folder, extra={"pytorch_model.bin": b"\x80\x04.", "modeling.py": b"raise SystemExit\n"})
+    done = pull(hub, tmp_path / "here", "ada/plain", "--output", "mine")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "here" / "mine").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    assert "plain Hub model" in done.stdout
+    assert "left out  modeling.py: is code" in done.stdout
+    assert hub.faults.count("pytorch_model|modeling") == 0
+
+
+def test_a_repository_with_a_stranger_and_a_path_out_of_it_is_refused_before_a_weight_is_fetched(hub, tmp_path):
+    folder, _ = published(tmp_path / "made")
+    put(hub, "ada/odd", folder, extra={"../../escape.json": b"{}", "extra.pkl": b"\x80\x04."})
+    done = pull(hub, tmp_path / "here", "ada/odd")
+    assert done.returncode == 2
+    assert "'../../escape.json' is not in groundup.json and is no plain relative path" in done.stderr
+    assert "'extra.pkl' is not in groundup.json and may be a pickle" in done.stderr
+    assert visible(tmp_path / "here" / "pulled") == []
+    assert not (tmp_path / "escape.json").exists()
+    assert hub.faults.count("safetensors") == 0
+
+
+@pytest.mark.slow  # the client tries again several times, with pauses
+def test_a_transfer_that_was_cut_goes_on_and_no_folder_appears_before_it_is_done(hub, tmp_path):
+    folder = plain_model(tmp_path / "made")
+    put(hub, "ada/plain", folder, extra={"extra.txt": b"x" * 500_000})
+    hub.faults.add("GET /ada/plain/resolve/.*extra.txt", cut=200_000, times=99)
+    done = pull(hub, tmp_path / "here", "ada/plain", "--output", "mine")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert visible(tmp_path / "here") == []
+    hub.faults.clear()
+    done = pull(hub, tmp_path / "here", "ada/plain", "--output", "mine")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here" / "mine" / "extra.txt").read_bytes() == b"x" * 500_000
+    assert hub.faults.count("GET /ada/plain/resolve/.*model.safetensors") == 0  # that one had come
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ada/nothing"], "no such repository, or it is private"),
+        (["ada/plain@v9"], "no such revision"),
+        (["../etc/passwd"], "write owner/name"),
+        (["ada/plain", "--output", "/proc/nowhere"], "cannot be written"),
+        (["ada/plain", "--max-gib", "1e-9"], "raise --max-gib"),
+        (["ada/private"], "no such repository, or it is private"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_sentence(hub, tmp_path, words, said):
+    put(hub, "ada/plain", plain_model(tmp_path / "made"))
+    put(hub, "ada/private", tmp_path / "made", private=True)
+    done = pull(hub, tmp_path / "here", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(hub, tmp_path):
+    put(hub, "ada/plain", plain_model(tmp_path / "made"))
+    mine = tmp_path / "here" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("years of work")
+    done = pull(hub, tmp_path / "here", "ada/plain", "--output", "mine")
+    assert done.returncode == 2
+    assert "is there and is not ada/plain" in done.stderr
+    assert visible(mine) == ["thesis.txt"]
+
+
+def test_a_private_model_comes_with_a_token_that_is_never_shown(hub, tmp_path):
+    put(hub, "ada/private", plain_model(tmp_path / "made"), private=True)
+    done = pull(hub, tmp_path / "here", "ada/private", token="hf_ada")
+    assert done.returncode == 0, done.stderr
+    assert "hf_ada" not in done.stdout + done.stderr
+
+
+# ---- names, types and sizes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a.json",
+        "/etc/a.json",
+        "a/../../b.json",
+        "a\\b.json",
+        ".git/config.json",
+        "a//b.json",
+        "a\n.json",
+        "x/./y.json",
+        "\u202e.json",
+    ],
+)
+def test_a_name_that_could_leave_its_folder_or_hide_is_refused(name):
+    assert refusal(name) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "a.pt", "b.PKL", "c.ckpt", "modeling.py", "run.sh", "a.exe", "page.html", "x"]
+)
+def test_pickles_code_and_unknown_types_are_never_fetched(name):
+    assert refusal(name) is not None
+
+
+@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00002.safetensors", "LICENSE", "figures/loss.svg", "a b.json"])
+def test_data_of_known_types_may_come(name):
+    assert refusal(name) is None
+
+
+def test_a_model_that_has_pickled_weights_only_is_refused():
+    choice = choose_plain({"pytorch_model.bin": RemoteFile(9), "config.json": RemoteFile(2)}, max_bytes=PLENTY)
+    assert ["no safetensors" in line for line in choice.problems] == [True]
+
+
+def test_sizes_are_judged_before_the_transfer(tmp_path):
+    folder, _ = published(tmp_path / "made")
+    manifest = Manifest.load(folder)
+    files = {name: RemoteFile(entry.bytes) for name, entry in manifest.files.items()}
+    assert choose_published(files, manifest, max_bytes=PLENTY).problems == ()
+    assert "raise --max-gib" in choose_published(files, manifest, max_bytes=10).problems[0]
+    assert (
+        "has 7 bytes on the Hub"
+        in choose_published(files | {"config.json": RemoteFile(7)}, manifest, max_bytes=PLENTY).problems[0]
+    )
+    huge = {"config.json": RemoteFile(2**30), "model.safetensors": RemoteFile(2**30)}
+    assert ["config.json" in line for line in choose_plain(huge, max_bytes=PLENTY).problems] == [True]
+
+
+# ---- records
+
+
+def test_records_that_hang_together_have_no_problem(tmp_path):
+    folder, _ = published(tmp_path / "made")
+    assert inconsistencies(folder, Manifest.load(folder)) == []
+
+
+def test_weights_exchanged_after_training_are_found_even_with_a_new_manifest(tmp_path):
+    folder, record = published(tmp_path / "made")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x00\x00")
+    close(folder, record)
+    assert provenance_problems(folder, Manifest.load(folder)) == [
+        "model.safetensors is not the file that the artifact's record names"
+    ]
+
+
+def test_weights_of_unknown_origin_are_found(tmp_path):
+    folder, record = published(tmp_path / "made")
+    (folder / "other.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    close(folder, record)
+    assert "other.safetensors is in no record" in provenance_problems(folder, Manifest.load(folder))[0]
+
+
+def test_a_record_that_was_changed_is_found_with_and_without_a_new_digest(tmp_path):
+    folder, record = published(tmp_path / "made")
+    path = folder / provenance_name(record)
+    rewrite(path, {"identity": record.identity | {"config": {"depth": 99}}})
+    close(folder, record)
+    assert "its fingerprint is not that of the identity it holds" in provenance_problems(folder, Manifest.load(folder))[0]
+    values = json.loads(path.read_bytes())
+    write_json(path, values | {"metrics": [{"name": "bits_per_byte", "value": 0.1}]})
+    assert "its digest does not fit" in provenance_problems(folder, Manifest.load(folder))[0]
+
+
+def test_a_missing_ancestor_and_inputs_that_were_hidden_are_found(tmp_path):
+    folder, record = published(tmp_path / "made")
+    corpus = next((folder / "provenance").glob("text.corpus-*"))
+    corpus.unlink()
+    missing = provenance_problems(folder, Manifest.load(folder))
+    assert len([line for line in missing if "the record of its corpus" in line]) == 2
+    rewrite(folder / provenance_name(record), {"inputs": {}})
+    assert any(
+        "its list of inputs is not that of its identity" in line for line in provenance_problems(folder, Manifest.load(folder))
+    )
+
+
+def test_a_manifest_of_another_artifact_is_found(tmp_path):
+    folder, _ = published(tmp_path / "made")
+    stranger = record_of("stages.text.pretrain", "causal_lm", {}, {}, depth=7)
+    close(folder, stranger)
+    assert "has no record of the artifact" in provenance_problems(folder, Manifest.load(folder))[0]
+    save_record(folder, stranger)
+    rewrite(folder / MANIFEST, {"produces": "corpus"})
+    assert any("says produces corpus" in line for line in provenance_problems(folder, Manifest.load(folder)))
+
+
+# ---- the model itself
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_model_that_asks_for_its_own_code_is_refused(tmp_path, file):
+    folder = plain_model(tmp_path / "made")
+    write_json(folder / file, {"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}})
+    assert model_problems(folder, own=False) == [f"{file} asks for code of its own ('auto_map')"]
+
+
+def test_a_pipeline_may_name_classes_of_diffusers_and_ours_only(tmp_path):
+    folder = plain_model(tmp_path / "made")
+    index = {
+        "_class_name": "GANPipeline",
+        "generator": ["stages.image.gan.networks", "Generator"],
+        "scheduler": ["diffusers", "DDPM"],
+    }
+    write_json(folder / "model_index.json", index)
+    assert model_problems(folder, own=True) == []
+    assert "('generator'" in model_problems(folder, own=False)[0]
+    write_json(folder / "model_index.json", {"_class_name": ["my_pipeline", "Evil"], "unet": ["os", "system"]})
+    assert len(model_problems(folder, own=True)) == 2
+
+
+def test_damaged_weights_and_a_shard_outside_the_folder_are_found(tmp_path):
+    folder = plain_model(tmp_path / "made")
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"weight": "../../secret.safetensors"}})
+    (folder / "model.safetensors").write_bytes(b"\x10\x00")
+    first, second = model_problems(folder, own=False)
+    assert "'../../secret.safetensors', which is no file beside it" in first
+    assert second.startswith("model.safetensors is damaged")
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_found(tmp_path):
+    folder = plain_model(tmp_path / "made", vocab_size=3)
+    assert "the tokenizer has ids up to 3, the model has rows for 3" in model_problems(folder, own=False)[0]
+
+
+def test_an_adapter_and_a_folder_without_a_tokenizer_are_no_base(tmp_path):
+    folder = plain_model(tmp_path / "made")
+    assert base_problems(folder) == []
+    (folder / "tokenizer.json").unlink()
+    assert base_problems(folder) == ["it has no tokenizer (tokenizer.json or tokenizer.model or vocab.json)"]
+    write_json(folder / "adapter_config.json", {"base_model_name_or_path": "ada/base"})
+    assert "it is a LoRA adapter for ada/base" in base_problems(folder)[0]
