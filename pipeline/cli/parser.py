@@ -98,7 +98,7 @@ def _add_release(commands: _Commands) -> None:
     publish.add_argument("--part", help="adapter, merged, model, tokenizer, data, extractors (default: the only one)")
     publish.add_argument("--base-repo", metavar="OWNER/NAME[@REVISION]", help="where the base of an adapter is published")
     publish.add_argument("--license", metavar="NAME", help="licence of your own data, where the recipe states none (such as mit)")
-    publish.add_argument("--output", type=_path, metavar="DIR", help="folder to assemble (default: published/ in the store)")
+    publish.add_argument("--output", type=path, metavar="DIR", help="folder to assemble (default: published/ in the store)")
     publish.add_argument("--show-card", action="store_true", help="print the whole card")
     publish.add_argument("--offline", action="store_true", help="do not compare with what the repository holds now")
     publish.add_argument("--push", action="store_true", help="upload; without it nothing leaves this machine")

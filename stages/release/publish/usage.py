@@ -157,13 +157,16 @@ def _autoencoder(artifact: Artifact, selection: Selection, repo: str, imported: 
     if name == "AutoencoderKL":
         factor = 2 ** (len(config["block_out_channels"]) - 1)
         height, width = grid["height"] // factor, grid["width"] // factor
-    shape = f"{config['latent_channels']}, {height}, {width}"
+    latents = f"torch.randn(4, {config['latent_channels']}, {height}, {width}, generator=generator)"
+    if name == "SmallAutoencoder":  # which has a prior of its own
+        latents = f"network.prior.draw({latents}, generator)"
     return f"""\
 import torch
 {imported}
 
 network = {name}.from_pretrained("{repo}").eval()
-latents = torch.randn(4, {shape}, generator=torch.Generator().manual_seed(0))
+generator = torch.Generator().manual_seed(0)
+latents = {latents}
 with torch.no_grad():
     outputs = network.decode(latents).sample  # parameters of the distribution of each value, {grid["levels"]} levels
 """

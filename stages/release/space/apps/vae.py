@@ -1,4 +1,4 @@
-"""Images from a VAE's decoder: normal latents, then a draw from p(x | z); on a walk its mean, which does not flicker."""
+"""Images from a VAE: latents from its prior, then a draw from p(x | z); on a walk the mean, which does not flicker."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Sampler:
         self.latent_shape = (self.network.config["latent_channels"], *places)
 
     def latents(self, number: int, generator: torch.Generator) -> Tensor:
-        """Return `number` normal latents, float32 (N, Z, h, w)."""
-        return torch.randn(number, *self.latent_shape, generator=generator)
+        """Return `number` latents drawn from the prior, float32 (N, Z, h, w)."""
+        normal = torch.randn(number, *self.latent_shape, generator=generator)
+        return self.network.prior.draw(normal, generator) if hasattr(self.network, "prior") else normal
 
     def images(self, latents: Tensor) -> Tensor:
         """Return the means of the images of latents, uint8 (N, C, H, W) in levels."""
