@@ -15,7 +15,7 @@ class Config(UNetConfig):
 
     batch_size: Count = 32
     """Images in one step over all processes."""
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 4e-3
     """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
     num_timesteps: Count = 200
     """Steps T from an image to pure noise; the network knows each, and the bound on the likelihood adds up all of them."""
