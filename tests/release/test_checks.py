@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.parser import parse
-from stages.release.publish.__main__ import _parser
+from pipeline.errors import StoreError
+from stages.release.publish.__main__ import _alone, _parser
 from stages.release.publish.assemble import assemble
 from stages.release.publish.checks import problems
 from stages.release.publish.private import findings, is_generated_text, without_paths
@@ -166,6 +167,16 @@ def test_vocabularies_and_weights_are_not_ours_to_search():
     assert not is_generated_text("data/train-00000-of-00001.parquet")
     assert is_generated_text("provenance/text.corpus-c0000001.json")
     assert is_generated_text("LICENSE")
+
+
+def test_two_publishers_never_work_on_one_folder(tmp_path):
+    with _alone(tmp_path / "out"):
+        with pytest.raises(StoreError, match="another publish works on it"), _alone(tmp_path / "out"):
+            pass
+        with _alone(tmp_path / "other"):
+            pass
+    with _alone(tmp_path / "out"):
+        pass
 
 
 def test_the_command_and_the_program_know_the_same_options():
