@@ -1,0 +1,75 @@
+"""`groundup publish --push` from an artifact to a Hub, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifact import Artifact, differences
+from tests.harness import run_stage
+from tests.hub.client import client
+from tests.hub.server import HubServer
+from tests.image.digits import digits_artifact
+from tests.release import toy_store as toy
+from tests.text.tiny_bases import TINY, save_base, tiny_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # each program imports the libraries anew
+
+
+def in_store(root: Path, made: Artifact) -> Artifact:
+    """Give an artifact of the harness its place in a store."""
+    place = root / "artifacts" / made.record.stage.removeprefix("stages.") / made.fingerprint[:8]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made.path.rename(place)
+    return Artifact.open(place)
+
+
+def publish(hub: HubServer, artifact: Artifact, repo: str, *arguments: str) -> str:
+    """Run the command; return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "publish", str(artifact.path), "--repo", repo, *arguments],
+        env=hub.environment("hf_ada"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hf_ada" not in done.stdout + done.stderr
+    return done.stdout
+
+
+def test_an_adapter_is_published_and_loads_on_its_published_base(hub: HubServer, tmp_path: Path) -> None:
+    data = toy.corpus(tmp_path)
+    saved = save_base(tmp_path / "saved", tiny_model("qwen3"))
+    files = {f"model/{path.name}": path.read_bytes() for path in saved.iterdir()}
+    model = toy.put(tmp_path, "stages.text.pretrain", "b0000001", "causal_lm", files, inputs={"corpus": [data]})
+    values = TINY | {"learning_rate": 0.02, "num_steps": 2}
+    tuned = in_store(tmp_path, run_stage("stages.text.finetune", tmp_path / "made", values, {"base": model, "corpus": data}))
+    code = """
+        api.create_repo("ada/base")
+        api.upload_folder(repo_id="ada/base", folder_path=sys.argv[1])
+        api.create_tag("ada/base", tag="v1")
+        result = None
+    """
+    client(hub, code, saved)
+    shown = publish(hub, tuned, "ada/adapter", "--part", "adapter", "--base-repo", "ada/base@v1", "--push")
+    assert "the adapter needs ada/base@v1: downloading it" in shown
+    assert "loaded in a clean process: bits_per_byte" in shown
+    record = tuned.path.with_name(tuned.path.name + ".published.json")
+    assert [entry["repo"] for entry in json.loads(record.read_bytes())["published"]] == ["ada/adapter"]
+    assert differences(tuned.path, tuned.record) == []  # the artifact is as it was
+
+
+def test_an_image_model_of_our_own_classes_and_a_corpus_are_published(hub: HubServer, tmp_path: Path) -> None:
+    images = in_store(tmp_path, digits_artifact(tmp_path / "images", num_train=200))
+    values = {"model": "independent", "num_samples": 16, "num_likelihood_images": 16}
+    model = in_store(tmp_path, run_stage("stages.image.classic", tmp_path / "made", values, {"images": images}))
+    shown = publish(hub, model, "ada/pixels", "--push")
+    assert "loaded in a clean process: mean" in shown
+    assert "published: ada/pixels at commit" in shown
+    shown = publish(hub, toy.corpus(tmp_path), "ada/texts", "--push")
+    assert "loaded in a clean process: mean_bytes" in shown
+    assert ("dataset", "ada/texts") in hub.state.repositories
