@@ -18,6 +18,9 @@ from pipeline.errors import DataError
 from pipeline.fingerprint import _commit
 from pipeline.sources import HubRepo
 from stages.common.lora import read_base_identity
+from stages.common.release.fetch import inconsistencies
+from stages.common.release.layout import Manifest
+from stages.release.publish.assemble import assemble
 from stages.text.finetune.base import open_base
 from stages.text.finetune.config import Config
 from tests.harness import make_context
@@ -86,6 +89,18 @@ def test_the_records_of_the_base_lie_in_the_artifact_and_its_report_shows_them(r
     section = (artifact / "section.json").read_text()
     assert "Where the base came from" in section
     assert run.record.fingerprint[:8] in section
+
+
+@pytest.mark.slow
+def test_what_was_made_from_it_is_published_with_its_records_and_can_be_pulled(run, tmp_path):
+    artifact = Artifact.open((run.where / "runs" / "borrowed" / "finetune").resolve())
+    made = assemble(artifact, "merged", "ada/next", tmp_path / "next").folder
+    assert inconsistencies(made, Manifest.load(made)) == []
+    assert {path.name for path in (run.folder / "provenance").iterdir()} < {path.name for path in (made / "provenance").iterdir()}
+    put(run.hub, "ada/next", made)
+    done = groundup(run.hub, tmp_path, "pull", "ada/next")
+    assert done.returncode == 0, done.stderr
+    assert run.record.fingerprint[:8] in done.stdout
 
 
 @pytest.mark.slow

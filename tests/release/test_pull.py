@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.artifact import FileEntry
 from pipeline.durable import write_json
 from stages.common.release.contents import RemoteFile, choose_plain, choose_published, refusal
 from stages.common.release.fetch import inconsistencies
@@ -162,7 +163,9 @@ def test_pickles_code_and_unknown_types_are_never_fetched(name):
     assert refusal(name) is not None
 
 
-@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00002.safetensors", "LICENSE", "figures/loss.svg", "a b.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model-00001-of-00002.safetensors", "LICENSE", "figures/loss.svg", "a b.json", "chat_template.jinja"]
+)
 def test_data_of_known_types_may_come(name):
     assert refusal(name) is None
 
@@ -242,6 +245,16 @@ def test_a_manifest_of_another_artifact_is_found(tmp_path):
     save_record(folder, stranger)
     rewrite(folder / MANIFEST, {"produces": "corpus"})
     assert any("says produces corpus" in line for line in provenance_problems(folder, Manifest.load(folder)))
+
+
+def test_records_of_a_base_that_were_left_out_are_found(tmp_path):
+    folder, _ = published(tmp_path / "made")
+    entry = FileEntry(sha256="0" * 64, size=1)
+    record = record_of("stages.text.finetune", "causal_lm", {}, {"base/provenance/text.pretrain-0123abcd.json": entry})
+    save_record(folder, record)
+    close(folder, record)
+    problems = provenance_problems(folder, Manifest.load(folder))
+    assert any("base/provenance/text.pretrain-0123abcd.json of its base is missing" in line for line in problems)
 
 
 # ---- the model itself

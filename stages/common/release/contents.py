@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 from stages.common.release.layout import GIT_ATTRIBUTES, LICENSE, MANIFEST, Manifest, is_inside
 
 DATA_SUFFIXES = frozenset(
-    {".safetensors", ".json", ".jsonl", ".txt", ".model", ".md", ".yaml", ".png", ".svg", ".csv", ".parquet", ".arrow"}
+    {".safetensors", ".json", ".jsonl", ".txt", ".model", ".md", ".yaml", ".png", ".svg", ".csv", ".parquet", ".arrow", ".jinja"}
 )
-"""Types that are fetched; reading one never runs anything."""
+"""Types that are fetched; reading one never runs anything (a chat template is rendered only on request, in a sandbox)."""
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras"})
 CODE_SUFFIXES = frozenset(
     {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".exe", ".js", ".html", ".ipynb", ".jar", ".whl"}

@@ -32,6 +32,8 @@ FIGURES = "figures"
 RECIPE = "recipe.yaml"
 LICENSE = "LICENSE"
 PROVENANCE = "provenance"
+BASE_ORIGIN = "base"
+"""Folder of an artifact with manifest and records of a base that was published; its records are published with the others."""
 DATA_CARDS = "data_cards"
 GIT_ATTRIBUTES = ".gitattributes"
 """The Hub puts this file into every new repository; it belongs to no manifest."""
@@ -126,6 +128,11 @@ def differences(folder: Path, manifest: Manifest) -> list[str]:
 def provenance_name(record: Record) -> str:
     """Return the path, inside a repository, of the record of one artifact."""
     return f"{PROVENANCE}/{record.stage.removeprefix('stages.')}-{record.fingerprint[:8]}.json"
+
+
+def records_of_base(record: Record) -> list[str]:
+    """Return the files of an artifact that are records of its published base, and all that went into that."""
+    return [name for name in record.files if name.startswith(f"{BASE_ORIGIN}/{PROVENANCE}/")]
 
 
 def load_provenance(folder: Path) -> dict[str, Record]:

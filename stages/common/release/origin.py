@@ -11,10 +11,20 @@ from pathlib import Path
 
 from pipeline.artifact import Record, digest
 from pipeline.errors import Damaged
-from stages.common.release.layout import DATA_CARDS, FIGURES, MANIFEST, PROVENANCE, Manifest, PublishedFile, load_provenance
+from stages.common.release.layout import (
+    BASE_ORIGIN,
+    DATA_CARDS,
+    FIGURES,
+    MANIFEST,
+    PROVENANCE,
+    Manifest,
+    PublishedFile,
+    load_provenance,
+    records_of_base,
+)
 
-_WRITTEN_ANEW = frozenset({"README.md", "metrics.json", "recipe.yaml", "LICENSE", MANIFEST})
-"""Files that publishing writes itself, so the artifact may hold another one of that name."""
+_WRITTEN_ANEW = frozenset({"README.md", "metrics.json", "recipe.yaml", "LICENSE", "adapter_config.json", MANIFEST})
+"""Files that publishing writes itself, so the artifact may hold another one of that name; an adapter's config names its base."""
 
 
 def provenance_problems(folder: Path, manifest: Manifest) -> list[str]:
@@ -31,6 +41,7 @@ def provenance_problems(folder: Path, manifest: Manifest) -> list[str]:
         said, recorded = getattr(manifest, key), getattr(own, key)
         if said != recorded:
             problems.append(f"{MANIFEST} says {key} {said}, the record of the artifact {recorded}")
+    problems += [line for record in records.values() for line in _base_problems(manifest, record)]
     return problems + _file_problems(manifest, own)
 
 
@@ -52,6 +63,17 @@ def _record_problems(record: Record, records: Mapping[str, Record]) -> list[str]
                 problems.append(f"{name}: the record of its {role} ({entry.stage} {entry.fingerprint[:8]}) is missing")
             elif ancestor.stage != entry.stage:
                 problems.append(f"{name}: its {role} is called {entry.stage}, but is a {ancestor.stage}")
+    return problems
+
+
+def _base_problems(manifest: Manifest, record: Record) -> list[str]:
+    """The records of a published base are files of the artifact that was trained on it, so they must be published unchanged."""
+    problems = []
+    for name in records_of_base(record):
+        published = manifest.files.get(name.removeprefix(f"{BASE_ORIGIN}/"))
+        if published is None or published.sha256 != record.files[name].sha256:
+            state = "missing" if published is None else "not the one that the artifact holds"
+            problems.append(f"record {record.stage} {record.fingerprint[:8]}: {name} of its base is {state}")
     return problems
 
 

@@ -202,6 +202,8 @@ def _write(folder: Path, facts: Facts) -> None:
         _copy(artifact / name, folder / name)
     for relative in lineage.everything():
         _copy(relative / RECORD, folder / layout.provenance_name(relative.record))
+        for name in layout.records_of_base(relative.record):
+            _copy(relative / name, folder / name.removeprefix(f"{layout.BASE_ORIGIN}/"))
     (folder / layout.DATA_CARDS).mkdir()
     for data in facts.data:
         if (text := card_text(data)) is not None:

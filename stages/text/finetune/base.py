@@ -14,12 +14,9 @@ from pipeline.errors import DataError, RecipeError
 from stages.common.causal_lm import model_folder
 from stages.common.lora import BaseIdentity, folder_sha256
 from stages.common.release.fetch import cached, fetch, inconsistencies, remember_revision, resolve_commit
-from stages.common.release.layout import MANIFEST, PROVENANCE, Manifest, load_provenance
+from stages.common.release.layout import BASE_ORIGIN, MANIFEST, PROVENANCE, Manifest, load_provenance
 from stages.common.release.model_checks import base_problems, model_problems
 from stages.text.finetune.config import Config
-
-ORIGIN = "base"
-"""Folder of the artifact with manifest and records of a base that Groundup published; its records go with this one's."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Base:
         if self.manifest is not None:
             names = [MANIFEST, *(name for name in self.manifest.files if name.startswith(f"{PROVENANCE}/"))]
             for name in names:
-                path = directory / ORIGIN / name
+                path = directory / BASE_ORIGIN / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes(path, (self.folder / name).read_bytes())
 
