@@ -82,7 +82,7 @@ def test_the_artifact_holds_four_extractors_in_order_each_with_its_hash(made, di
     assert (made / "grid.json").read_bytes() == (digits / "grid.json").read_bytes()
     loaded = load_extractors(made)
     assert [extractor.kind for extractor in loaded] == ["supervised", "supervised", "rotation", "random"]
-    assert loaded[0].features(load_split(digits, "test").images).shape == (500, 64)
+    assert loaded[0].features(load_split(digits, "test").images).shape == (500, 16)
     assert not [name for name in files(made) if name.endswith((".bin", ".pt", ".pkl", ".npy"))]
 
 
@@ -207,6 +207,7 @@ def test_turns_are_quarter_turns_and_keep_the_shape():
     assert all_turns(torch.zeros(1, 1, 2, 3), turns_of(2, 3)).shape == (2, 1, 1, 2, 3)
 
 
+@pytest.mark.slow
 def test_where_there_are_too_few_images_the_section_says_that_the_panel_is_missing(tmp_path):
     images = toy_artifact(tmp_path / "images", num=60)
     made = run_stage(STAGE, tmp_path / "out", TINY | {"num_steps": 20, "batch_size": 24, "num_features": 32}, {"images": images})

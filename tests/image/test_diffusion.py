@@ -231,13 +231,13 @@ def test_the_table_learns_the_mean_squared_error():
     player = family.players()["denoiser"]
     optimizer = torch.optim.Adam(family.errors.parameters(), lr=0.02)
     images = some_images(64)
-    for step in range(60):
+    for step in range(45):
         losses = player(images, torch.zeros(64), whole_batch(64, step))
         optimizer.zero_grad()
         losses["error_fit"].backward()
         optimizer.step()
     t, a = 10, family.scheduler.alphas_cumprod[10]
-    x = centres(images.repeat(20, 1, 1, 1), 4)
+    x = centres(images.repeat(6, 1, 1, 1), 4)
     e = torch.randn(x.shape, generator=seeded_generator(3))
     noisy = family.scheduler.add_noise(x, e, torch.full((len(x),), t))
     with torch.no_grad():

@@ -179,9 +179,10 @@ def test_the_same_seed_gives_the_same_numbers_from_an_evaluator_made_anew(evalua
     assert again == evaluator.evaluate(evaluator.pixelwise)
 
 
+@pytest.mark.slow  # what parts tell is tested in test_spread; this is the whole way
 def test_a_deviation_is_how_far_other_draws_of_samples_lie_apart(digits):
     options = {"levels": LEVELS, "extractors": [], "num_samples": 150}
-    evaluator = Evaluator(**digits, **options, num_parts=30)
+    evaluator = Evaluator(**digits, **options, num_parts=15)
     plain = Evaluator(**digits, **options, num_parts=0)
     found = evaluator.evaluate(independent_pixels(digits["train"].images, 150, seeded_generator(8)))
     draws = [plain.evaluate(independent_pixels(digits["train"].images, 150, seeded_generator(9, i))) for i in range(20)]

@@ -34,6 +34,7 @@ def within_memory(work: Callable[[], T], *, sizes: Sequence[int], attempt: Calla
             raise
         reason = str(error).strip().splitlines()[0]
     # Outside of `except`: the error is gone by now, and with it the frames that held the activations.
+    gc.collect()
     fits = next((size for size in sizes[1:] if _goes_through(attempt, size)), None)
     advice = "not even the smallest batch fits: choose a smaller model or smaller images"
     if fits is not None:
@@ -47,7 +48,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _goes_through(attempt: Callable[[int], None], size: int) -> bool:
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     try:
