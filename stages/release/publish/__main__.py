@@ -98,12 +98,14 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     """Show what was assembled and what the checks found; say whether it may leave."""
     from stages.release.publish.checks import problems
     from stages.release.publish.clean_load import Evidence, prove
+    from stages.release.publish.probe_rows import add_probe
     from stages.release.publish.shown import save_outcome, show_folder, show_outcome
 
-    show_folder(assembled, sys.stdout, whole_card=options.show_card)
-    sys.stdout.flush()
     wrong = problems(assembled)
     # Nothing that may be a program is loaded.
+    assembled = assembled if wrong else add_probe(assembled)
+    show_folder(assembled, sys.stdout, whole_card=options.show_card)
+    sys.stdout.flush()
     evidence = prove(assembled) if not wrong else Evidence((), ())
     wrong += evidence.problems
     show_outcome(wrong, evidence, sys.stdout)

@@ -46,7 +46,7 @@ class Evidence:
 def prove(assembled: Assembled, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Evidence:
     """Run the code of the card and load the published files in a clean process; compare with the artifact."""
     try:
-        base = _base_folder(assembled)
+        base = base_folder(assembled)
         before = published_files(assembled.folder)
         with tempfile.TemporaryDirectory(prefix="groundup-") as temporary:
             folder = Path(temporary)
@@ -62,7 +62,7 @@ def prove(assembled: Assembled, *, timeout_seconds: float = TIMEOUT_SECONDS) -> 
     return Evidence(tuple(shown), tuple(problems))
 
 
-def _base_folder(assembled: Assembled) -> Path | None:
+def base_folder(assembled: Assembled) -> Path | None:
     """Return the folder of the base under an adapter.
 
     Raises:

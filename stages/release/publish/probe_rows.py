@@ -1,0 +1,49 @@
+"""One number that a repository says of itself, on rows of its own test text: measured again after upload and after download."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stages.common.corpus_io import load_split
+from stages.common.release import layout
+from stages.common.release.layout import Manifest
+from stages.common.release.probe import TEXTS, write_probe
+from stages.release.publish.assemble import Assembled
+from stages.release.publish.clean_load import base_folder
+from stages.release.publish.lineage import Lineage
+from stages.release.publish.private import findings
+
+NUM_ROWS = 4
+MAX_CHARACTERS = 500
+_LOADERS = ("causal_lm", "adapter", "tokenizer")
+
+
+def add_probe(assembled: Assembled) -> Assembled:
+    """Measure a language model, adapter or tokenizer in a clean process and write `probe.json` into its folder.
+
+    Raises:
+        Damaged: it does not load.
+        GroundupError: the base under an adapter is not here.
+    """
+    if assembled.selection.loader not in _LOADERS:
+        return assembled
+    part = assembled.selection.kind.part
+    rows = probe_rows(assembled.lineage, assembled.repo)
+    write_probe(assembled.folder, part, rows, repo=assembled.repo, base=base_folder(assembled))
+    values = assembled.manifest.model_dump() | {"files": layout.published_files(assembled.folder)}
+    manifest = Manifest.model_validate(values)
+    manifest.save(assembled.folder)
+    return replace(assembled, manifest=manifest)
+
+
+def probe_rows(lineage: Lineage, repo: str) -> list[str]:
+    """Return the first test rows that hold nothing private, cut to MAX_CHARACTERS; texts of ours where there are none."""
+    corpora = lineage.inputs(lineage.artifact, "corpus")
+    texts = (str(row["text"])[:MAX_CHARACTERS] for corpus in corpora for row in load_split(corpus, "test"))
+    chosen: list[str] = []
+    for text in texts:
+        if text.strip() and not any(findings(text, repo)):
+            chosen.append(text)
+        if len(chosen) == NUM_ROWS:
+            break
+    return chosen or list(TEXTS)
