@@ -49,7 +49,7 @@ def _make(options: argparse.Namespace) -> Path:
     model_repo, _, revision = options.model_repo.partition("@")
     commit = resolve_commit(model_repo, revision or "main", offline=options.offline)
     _check_model(model_repo, commit, artifact.fingerprint, offline=options.offline)
-    folder = options.output or artifact.path.parents[2] / "published" / options.repo.replace("/", "--")
+    folder: Path = options.output or artifact.path.parents[2] / "published" / options.repo.replace("/", "--")
     folder.parent.mkdir(parents=True, exist_ok=True)
     assemble(artifact, app, repo=options.repo, model_repo=model_repo, revision=commit, destination=folder.absolute())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

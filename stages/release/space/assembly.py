@@ -71,10 +71,10 @@ def _files(artifact: Artifact, app: App, repo: str, model_repo: str, revision: s
     for code in programs.values():
         for module, names in imported(code).items():
             wanted.setdefault(module, set()).update(names)
-    code = programs | vendor(wanted, PROJECT)
+    taken = programs | vendor(wanted, PROJECT)
     licence = (PROJECT / "LICENSE").read_text(encoding="utf-8")
-    return code | {
-        "requirements.txt": "".join(f"{line}\n" for line in requirements(code, local=set(app.programs))),
+    return taken | {
+        "requirements.txt": "".join(f"{line}\n" for line in requirements(taken, local=set(app.programs))),
         "LICENSE-groundup": licence,
         CARD: card(artifact, app, repo, model_repo, revision),
     }

@@ -17,12 +17,16 @@ class Sampler:
     has_units = False
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.pipeline = DDPMPipeline.from_pretrained(folder)
+        self.pipeline: Any = DDPMPipeline.from_pretrained(folder)  # type: ignore[no-untyped-call, unused-ignore]
         self.pipeline.set_progress_bar_config(disable=True)
-        self.levels, self.num_steps, self.patch = settings["levels"], settings["num_steps"], settings["patch"]
+        self.levels: int = settings["levels"]
+        self.num_steps: int = settings["num_steps"]
+        self.patch: int = settings["patch"]
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
         """Return `number` samples of the model, uint8 (N, C, H, W) in levels."""
-        made = self.pipeline(batch_size=number, generator=generator, num_inference_steps=self.num_steps, output_type="pt").images
+        made: Tensor = self.pipeline(
+            batch_size=number, generator=generator, num_inference_steps=self.num_steps, output_type="pt"
+        ).images
         made = torch.nn.functional.pixel_shuffle(made, self.patch)
         return (made * self.levels).floor().clamp(0, self.levels - 1).to(torch.uint8)

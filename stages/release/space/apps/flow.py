@@ -32,7 +32,8 @@ class Sampler:
     def latents(self, number: int, generator: torch.Generator) -> Tensor:
         """Return `number` normal latents, float32 (N, C, H, W)."""
         uniform = torch.rand(number, *self.network.latent_shape, generator=generator).double()
-        return torch.special.ndtri(uniform.clamp(TAIL, 1 - TAIL)).float()
+        normal: Tensor = torch.special.ndtri(uniform.clamp(TAIL, 1 - TAIL))
+        return normal.float()
 
     def images(self, latents: Tensor) -> Tensor:
         """Return the images of latents, uint8 (N, C, H, W) in levels."""

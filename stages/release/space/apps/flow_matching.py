@@ -17,8 +17,11 @@ class Sampler:
     has_units = False  # one for each value of the image: a slider for one of them shows nothing
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.network = UNet2DModel.from_pretrained(folder / "unet").eval()
-        self.levels, self.num_steps, self.patch = settings["levels"], settings["num_steps"], settings["patch"]
+        self.network: Any = UNet2DModel.from_pretrained(folder / "unet")  # type: ignore[no-untyped-call, unused-ignore]
+        self.network.eval()
+        self.levels: int = settings["levels"]
+        self.num_steps: int = settings["num_steps"]
+        self.patch: int = settings["patch"]
 
     def latents(self, number: int, generator: torch.Generator) -> Tensor:
         """Return noise, float32 (N, C·patch², H/patch, W/patch)."""
@@ -26,7 +29,8 @@ class Sampler:
 
     def images(self, latents: Tensor) -> Tensor:
         """Return the images at the end of the flow, uint8 (N, C, H, W) in levels."""
-        x, step = latents, 1 / self.num_steps
+        x: Tensor = latents
+        step = 1 / self.num_steps
         for i in range(self.num_steps):  # sigma = 1 is noise, sigma = 0 an image; the network predicts dx/dsigma
             sigma = 1 - i * step
             here = self.network(x, torch.tensor(1000 * sigma)).sample

@@ -25,7 +25,8 @@ TOP_K = 50
 MOST_TOKENS = 500
 
 _WHERE = {"revision": SETTINGS["revision"], "trust_remote_code": False}
-model = AutoModelForCausalLM.from_pretrained(SOURCE, use_safetensors=True, **_WHERE).eval()
+model = AutoModelForCausalLM.from_pretrained(SOURCE, use_safetensors=True, **_WHERE)
+model.train(False)
 tokenizer = AutoTokenizer.from_pretrained(SOURCE, **_WHERE)
 positions = max_positions(model) or MOST_TOKENS
 

@@ -34,10 +34,12 @@ class Sampler:
 
     def images(self, latents: Tensor) -> Tensor:
         """Return the means of the images of latents, uint8 (N, C, H, W) in levels."""
-        return self.pixels.mean(self.network.decode(latents).sample.float()).round().to(torch.uint8)
+        means: Tensor = self.pixels.mean(self.network.decode(latents).sample.float())
+        return means.round().to(torch.uint8)
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
         """Return `number` samples of the model."""
         latents = self.latents(number, generator)
         uniform = torch.rand(number, *self.shape, generator=generator)
-        return self.pixels.sample(self.network.decode(latents).sample.float(), uniform)
+        images: Tensor = self.pixels.sample(self.network.decode(latents).sample.float(), uniform)
+        return images
