@@ -170,7 +170,6 @@ def test_vocabularies_and_weights_are_not_ours_to_search():
     assert is_generated_text("LICENSE")
 
 
-<<<<<<< HEAD
 def test_two_publishers_never_work_on_one_folder(tmp_path):
     with _alone(tmp_path / "out"):
         with pytest.raises(StoreError, match="another publish works on it"), _alone(tmp_path / "out"):
@@ -181,13 +180,9 @@ def test_two_publishers_never_work_on_one_folder(tmp_path):
         pass
 
 
-def test_the_command_and_the_program_know_the_same_options():
-    ours = {option for action in _parser()._actions for option in action.option_strings} - {"-h", "--help"}
-=======
 def test_the_command_and_the_programs_know_the_same_options():
     programs = (_parser(), space_parser())
     ours = {option for one in programs for action in one._actions for option in action.option_strings} - {"-h", "--help"}
->>>>>>> wt-pull
     given = ["publish", "runs/x", "--repo", "me/toy"]
     known = {f"--{name.replace('_', '-')}" for name in vars(parse(given))} - {"--artifact", "--command", "--store", "--space"}
     assert known == ours
