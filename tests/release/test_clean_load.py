@@ -14,7 +14,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.artifact import Artifact
-from stages.common.release.layout import CARD
+from stages.common.release.layout import CARD, Manifest, differences
+from stages.common.release.probe import load_probe, measure
 from stages.release.publish.assemble import assemble
 from stages.release.publish.clean_load import prove
 from tests.harness import run_stage
@@ -153,5 +154,8 @@ def test_the_command_shows_files_card_and_checks_and_sends_nothing(store, tmp_pa
     noted = json.loads((tmp_path / "out.checks.json").read_bytes())
     assert noted["problems"] == []
     assert len(noted["evidence"]) == 3
+    out = tmp_path / "out"
+    assert differences(out, Manifest.load(out)) == []
+    assert measure(out, "merged", repo="me/toy").agrees(load_probe(out))
     published = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert published == (store["finetune"] / "merged" / "model.safetensors").read_bytes()
