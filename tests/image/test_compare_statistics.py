@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from stages.image.compare.statistics import (
+from stages.common.verdicts import (
     Difference,
     Sampled,
     difference,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stages.common.images.config import Count, ImageModelConfig, Rate
+from stages.common.images.config import ConditionalConfig, Count, Rate
 
 
-class Config(ImageModelConfig):
+class Config(ConditionalConfig):
     """An encoder squeezes an image into a few noisy numbers, a decoder says how probable each image is given them."""
 
     batch_size: Count = 64
@@ -30,3 +30,9 @@ class Config(ImageModelConfig):
     """Weight of the KL divergence in the loss. Only 1 makes the loss a bound on the likelihood; what is reported always is."""
     num_importance_samples: Count = 128
     """Latents drawn for each image when bits per dimension are measured, k of the IWAE bound."""
+
+    @model_validator(mode="after")
+    def _classes_need_the_small_network(self) -> Self:
+        if self.class_conditional and self.architecture != "small":
+            raise ValueError(f"class_conditional needs architecture small: {self.architecture} has no place for a class")
+        return self
