@@ -43,7 +43,8 @@ def velocity(unet: UNet2DModel, x: Tensor, t: Tensor, labels: Tensor | None = No
 
     With `labels`, int64 (B,), the mean is over images of that class.
     """
-    return -unet(x, TIME_SCALE * (1 - t), class_labels=labels).sample.float()
+    given = {} if labels is None else {"class_labels": labels}
+    return -unet(x, TIME_SCALE * (1 - t), **given).sample.float()
 
 
 def straight_path(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
