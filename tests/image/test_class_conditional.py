@@ -33,27 +33,29 @@ EVERY_IMAGE = torch.tensor(list(itertools.product((0, 1), repeat=4)), dtype=torc
 
 def vae(**values):
     sizes = {"hidden_size": 4, "num_levels": 1, "latent_channels": 2}
-    return disturbed(VAE(TINY, VaeConfig.parse(sizes | {"class_conditional": True} | values, where="vae")))
+    return made(VAE, VaeConfig, sizes | values)
 
 
 def flow(**values):
-    sizes = {"hidden_size": 8, "num_heads": 2, "num_transforms": 2, "dropout": 0.0}
-    return disturbed(Flow(TINY, FlowConfig.parse(sizes | {"class_conditional": True} | values, where="flow")))
+    return made(Flow, FlowConfig, {"hidden_size": 8, "num_heads": 2, "num_transforms": 2, "dropout": 0.0} | values)
 
 
 def matching(**values):
-    sizes = {"block_out_channels": [4], "num_class_steps": 4, "class_conditional": True}
-    return disturbed(FlowMatching(TINY, MatchingConfig.parse(sizes | values, where="flow_matching")))
+    return made(FlowMatching, MatchingConfig, {"block_out_channels": [4], "num_class_steps": 4} | values)
 
 
-def disturbed(family):
+def made(family, config, values):
     """Give every weight another value: a fresh flow is uniform, and a uniform density proves little."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = family(TINY, config.parse({"class_conditional": True} | values, where="a family"))
     generator = seeded_generator(5)
     with torch.no_grad():
-        for network in family.averaged().values():
-            for parameter in network.parameters():
-                parameter += 0.12 * torch.randn(parameter.shape, generator=generator)
-    return family
+        for network in model.averaged().values():
+            for name, parameter in network.named_parameters():
+                scale = 1.0 if "class" in name else 0.12
+                parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return model
 
 
 def chances_of(family):
