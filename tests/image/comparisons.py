@@ -19,8 +19,8 @@ from torch import Tensor
 from pipeline.artifact import Artifact, Record
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import GRID, Grid
+from stages.common.verdicts import Sampled
 from stages.image.compare.models import Contestant, Run
-from stages.image.compare.statistics import Sampled
 from stages.image.compare.study import Anchors, Study
 from tests.harness import commit, make_context
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.image.compare.statistics import (
+from stages.common.verdicts import (
     Difference,
     Sampled,
     difference,

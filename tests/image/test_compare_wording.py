@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from stages.image.compare.statistics import Estimate
-from stages.image.compare.wording import on_what, plus_minus, short, with_interval
+from stages.common.verdicts import Estimate
+from stages.common.wording import on_what, plus_minus, short, with_interval
 
 
 def estimated(mean, reach, method="seeds", num_seeds=3):

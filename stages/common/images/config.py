@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.contract import Input, StageConfig
 
@@ -46,3 +46,36 @@ class ImageModelConfig(StageConfig):
     """How many checkpoints stay on disk while training."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products while training; auto: float32 on a CPU, the faster one on a GPU. Weights stay float32."""
+
+
+class ConditionalConfig(ImageModelConfig):
+    """Base of the configs of families that can learn one density for each class."""
+
+    inputs: ClassVar[Mapping[str, Input]] = {
+        **ImageModelConfig.inputs,
+        "foreign": Input(
+            kinds=("images",),
+            help="other images, brought to the same grid: a class-conditional model says how probable they are",
+            optional=True,
+            many=True,
+        ),
+    }
+
+    class_conditional: bool = False
+    """Learn p(x | c), one density for each class c, in place of p(x). By Bayes' rule that is a classifier."""
+    num_labels: Count | None = None
+    """Labelled train images of each class to learn from, by seed; a smaller number takes a part of those. Null: all."""
+    num_class_images: Count = 500
+    """Images of each set for which the log probability given every class is measured (all, if there are fewer)."""
+    class_sets: Literal["test", "all"] = "test"
+    """Sets for which it is measured; all: corrupted test images and foreign images as well."""
+    num_class_draws: Annotated[int, Field(ge=2, multiple_of=2)] = 16
+    """Random draws for each image and class, the same for all classes; two halves of them tell the estimator's noise."""
+
+    @model_validator(mode="after")
+    def _labels_are_used(self) -> Self:
+        if self.num_labels is not None and not self.class_conditional:
+            raise ValueError(
+                "num_labels chooses labelled images; a model without classes does not use labels: set class_conditional: true"
+            )
+        return self

@@ -63,8 +63,8 @@ def corrupted(train: Split, *, levels: int, seed: int, most: int = MOST_SAMPLES)
         BLUR: blurred(real),
         NOISE: noisy(real, levels, seeded_generator(seed, 3)),
         REPEATED: real[torch.arange(num_images) % NUM_REPEATED],
-        SHIFTED: torch.cat([real[..., :1], real[..., :-1]], dim=-1),
-        PALE: (real * CONTRAST).round().to(torch.uint8),
+        SHIFTED: shifted(real),
+        PALE: pale(real),
     }
     return {name: sets[name] for name in EXPECTED if name in sets}
 
@@ -100,6 +100,16 @@ def noisy(images: Tensor, levels: int, generator: torch.Generator) -> Tensor:
     """Return images plus normal noise of an eighth of the range, rounded and cut to the grid."""
     noise = torch.randn(images.shape, generator=generator) * ((levels - 1) / 8)
     return (images + noise).round().clamp(0, levels - 1).to(torch.uint8)
+
+
+def shifted(images: Tensor) -> Tensor:
+    """Return the images moved one pixel to the right; the first column is continued."""
+    return torch.cat([images[..., :1], images[..., :-1]], dim=-1)
+
+
+def pale(images: Tensor) -> Tensor:
+    """Return the images with every level times CONTRAST, rounded."""
+    return (images * CONTRAST).round().to(torch.uint8)
 
 
 def _choices(labels: Tensor) -> dict[str, Tensor]:

@@ -67,8 +67,8 @@ class Likelihood:
     detail: str
 
 
-class Family(ABC):
-    """One family of generative models on one grid. All methods use the weights that its networks hold at the time."""
+class Trainable(ABC):
+    """Networks that one training loop can train."""
 
     name: ClassVar[str]
     """Short name, such as `vae`."""
@@ -86,6 +86,10 @@ class Family(ABC):
     @abstractmethod
     def averaged(self) -> dict[str, nn.Module]:
         """Return the networks that sampling and likelihood need; an exponential moving average is kept of these."""
+
+
+class Family(Trainable):
+    """One family of generative models on one grid. All methods use the weights that its networks hold at the time."""
 
     @abstractmethod
     def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
@@ -118,3 +122,29 @@ class Family(ABC):
             generator: for latents and noise.
             history: the logged scalars of each player, NAME.KEY -> values, and `step`; what they reveal (a collapse) is shown.
         """
+
+
+class ConditionalFamily(Family):
+    """A family that can learn one density for each class; with `num_classes` 0 it knows nothing of classes."""
+
+    pooling: ClassVar[Literal["probabilities", "logarithms"]]
+    """How draws of `log_probs_given` become one number: the mean of P (a bound that tightens) or the mean of ln P."""
+
+    num_classes: int
+
+    @abstractmethod
+    def sample_given(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one image of each of `labels`, int64 (B,), as uint8 (B, C, H, W)."""
+
+    @abstractmethod
+    def log_probs_given(self, images: Tensor, label: int, generator: torch.Generator) -> Tensor:
+        """Return estimates of ln P(x | c = `label`), float64 (num_class_draws, B), in nats.
+
+        Randomness depends on the generator and the shape of `images` alone: with a generator of one seed, all classes are
+        judged by the same draws, and what is left of their noise cancels in differences between classes.
+        """
+
+    @property
+    @abstractmethod
+    def class_detail(self) -> str:
+        """How `log_probs_given` computes, in a few words."""

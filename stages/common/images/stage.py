@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,10 +22,12 @@ from torch import Tensor
 from pipeline.contract import Context, fsync_tree, write_json
 from pipeline.errors import DataError, StageError
 from stages.common import devices
-from stages.common.images.config import ImageModelConfig
-from stages.common.images.family import Family, Likelihood
+from stages.common.images.class_stage import score_classes
+from stages.common.images.config import ConditionalConfig, ImageModelConfig
+from stages.common.images.family import ConditionalFamily, Family, Likelihood, Trainable
 from stages.common.images.family_report import Cost, Outcome, write_report
-from stages.common.images.grid import GRID, SPLITS, Grid, load_grid, load_split
+from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
+from stages.common.images.labels import label_subset
 from stages.common.images.noise import seeded_generator
 from stages.common.images.training import ImageTraining
 
@@ -50,6 +53,48 @@ class Measured:
     latency_ms: float
 
 
+T = TypeVar("T", bound=Trainable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Generic[T]):
+    """A training that knows what it may spend.
+
+    Attributes:
+        accelerator: of this process.
+        family: what is trained.
+        training: its loop.
+        num_steps: that the budget pays for.
+        flops_per_step: counted.
+    """
+
+    accelerator: Accelerator
+    family: T
+    training: ImageTraining
+    num_steps: int
+    flops_per_step: int
+
+
+def prepare(config: ImageModelConfig, context: Context, make: Callable[[Grid], T]) -> Prepared[T]:
+    """Make the networks and the training loop, and turn the budget into steps.
+
+    Raises:
+        DataError: the images cannot be modelled.
+        StageError: budget, batch and processes do not fit together.
+    """
+    accelerator = devices.make_accelerator(context)
+    devices.set_up_threads(context, accelerator)
+    grid = load_grid(context.input("images"))
+    if grid.levels < 2:
+        raise DataError(f"the images have {grid.levels} level; a model needs at least 2: check the card's levels")
+    torch.manual_seed(config.seed)  # of the initial weights; every later draw has a generator of its own
+    family = make(grid)
+    training = _training(config, context, accelerator, family)
+    flops = int(devices.resolve(context, accelerator, "flops_per_step", training.flops_per_step))
+    num_steps = steps_of_budget(config.budget_tflop, flops)
+    return Prepared(accelerator=accelerator, family=family, training=training, num_steps=num_steps, flops_per_step=flops)
+
+
 def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid], Family]) -> None:
     """Train the family that `make` returns and write its artifact.
 
@@ -58,22 +103,24 @@ def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid]
         StageError: budget, batch and processes do not fit together; Diverged when a loss stops being finite.
         Interrupted: a stop was asked for; the state is saved.
     """
-    accelerator = devices.make_accelerator(context)
-    devices.set_up_threads(context, accelerator)
-    grid = load_grid(context.input("images"))
-    if grid.levels < 2:
-        raise DataError(f"the images have {grid.levels} level; a model needs at least 2: check the card's levels")
-    training = _training(config, context, accelerator, grid, make)
-    flops = int(devices.resolve(context, accelerator, "flops_per_step", training.flops_per_step))
-    num_steps = steps_of_budget(config.budget_tflop, flops)
-    shares = {round(num_steps * share): name for name, share in SHARES.items()}
-    training.run(num_steps, {step: _sampler(training, name) for step, name in shares.items()})
+    prepared = prepare(config, context, make)
+    shares = {round(prepared.num_steps * share): name for name, share in SHARES.items()}
+    prepared.training.run(prepared.num_steps, {step: _sampler(prepared, name) for step, name in shares.items()})
     if context.is_main:
-        raw = training.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
-        with training.averages.in_place():
-            measured = _measure(config, context, training.family, raw)
-            _finish(config, context, training, measured, num_steps=num_steps, flops_per_step=flops)
-    accelerator.wait_for_everyone()
+        raw = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+        with prepared.training.averages.in_place():
+            measured = _measure(config, context, prepared.family, raw)
+            _finish(config, context, prepared, measured)
+    prepared.accelerator.wait_for_everyone()
+
+
+def split_of(config: ImageModelConfig, context: Context, name: str) -> Split:
+    """Return one split as this model may see it: a class-conditional one learns from its choice of labelled images."""
+    images = context.input("images")
+    split = load_split(images, name)
+    if name != "train" or not isinstance(config, ConditionalConfig) or not config.class_conditional:
+        return split
+    return label_subset(split, load_grid(images).classes, num_labels=config.num_labels, seed=config.seed)
 
 
 def steps_of_budget(budget_tflop: float, flops_per_step: int) -> int:
@@ -92,11 +139,7 @@ def steps_of_budget(budget_tflop: float, flops_per_step: int) -> int:
     return steps
 
 
-def _training(
-    config: ImageModelConfig, context: Context, accelerator: Accelerator, grid: Grid, make: Callable[[Grid], Family]
-) -> ImageTraining:
-    torch.manual_seed(config.seed)  # of the initial weights; every later draw has a generator of its own
-    family = make(grid)
+def _training(config: ImageModelConfig, context: Context, accelerator: Accelerator, family: Trainable) -> ImageTraining:
     for player in family.players().values():
         player.to(accelerator.device)
     return ImageTraining(
@@ -104,8 +147,9 @@ def _training(
         context=context,
         accelerator=accelerator,
         family=family,
-        train=load_split(context.input("images"), "train"),
+        train=split_of(config, context, "train"),
         identity={"images": context.input("images").fingerprint} | config.model_dump(mode="json"),
+        may_repeat=isinstance(config, ConditionalConfig) and config.num_labels is not None,
         autocast_dtype=_autocast_dtype(config, context, accelerator),
     )
 
@@ -123,21 +167,21 @@ def _anytime_path(context: Context, share: str) -> Path:
     return context.checkpoints / "anytime" / f"{share.replace('/', '_')}.safetensors"
 
 
-def _sampler(training: ImageTraining, share: str) -> Callable[[], None]:
+def _sampler(prepared: Prepared[Family], share: str) -> Callable[[], None]:
     """Return what draws samples from the averages and keeps them beside the checkpoints until the artifact is written."""
 
     def sample() -> None:
-        context, config = training.context, training.config
+        context, config = prepared.training.context, prepared.training.config
         if context.is_main:
             path = _anytime_path(context, share)
             path.parent.mkdir(exist_ok=True)
-            with training.averages.in_place():
-                images = training.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+            with prepared.training.averages.in_place():
+                images = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
             partial = path.with_suffix(".partial")
             save_file({"images": images.contiguous()}, partial)
             os.replace(partial, path)
             fsync_tree(path.parent)
-        training.accelerator.wait_for_everyone()
+        prepared.accelerator.wait_for_everyone()
 
     return sample
 
@@ -151,7 +195,7 @@ def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Te
     context.beat()
     likelihood = {}
     for number, split in enumerate(SPLITS):
-        images = load_split(context.input("images"), split).images[: config.num_likelihood_images]
+        images = split_of(config, context, split).images[: config.num_likelihood_images]
         found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
         context.beat()
         if found is not None:
@@ -169,35 +213,34 @@ def _latency_ms(config: ImageModelConfig, family: Family) -> float:
     return sorted(times)[1] / 64 * 1000
 
 
-def _finish(
-    config: ImageModelConfig,
-    context: Context,
-    training: ImageTraining,
-    measured: Measured,
-    *,
-    num_steps: int,
-    flops_per_step: int,
-) -> None:
+def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Family], measured: Measured) -> None:
     """Measure the averages, which lie in the networks now, and write the artifact."""
-    family = training.family
+    family = prepared.family
     family.save(context.directory / "model")
-    parameters = sum(p.numel() for network in family.averaged().values() for p in network.parameters())
-    cost = Cost(
-        num_steps=num_steps,
-        flops_per_step=flops_per_step,
-        parameters=parameters,
-        extra_parameters=sum(p.numel() for p in training.parameters.values()) - parameters,
-        latency_ms_per_image=measured.latency_ms,
-        num_function_evaluations=family.num_function_evaluations,
-        peak_memory_gib=devices.peak_memory_gib(training.accelerator.device),
-        num_processes=training.accelerator.num_processes,
-        **_seconds(context, num_steps),
-    )
+    cost = cost_of(context, prepared, measured.latency_ms, family.num_function_evaluations)
     outcome = Outcome(samples=measured.samples, likelihood=measured.likelihood, cost=cost)
     _write(config, context, family, outcome)
     test = load_split(context.input("images"), "test").images
     family.report(context, test, seeded_generator(config.seed, _REPORT), history_of(context))
+    if isinstance(family, ConditionalFamily) and isinstance(config, ConditionalConfig) and config.class_conditional:
+        score_classes(config, context, family, split_of(config, context, "train"))
     write_report(config, context, family, outcome, test)
+
+
+def cost_of(context: Context, prepared: Prepared[T], latency_ms: float, num_function_evaluations: int) -> Cost:
+    """Return what the training took, and what one answer of the model takes."""
+    parameters = sum(p.numel() for network in prepared.family.averaged().values() for p in network.parameters())
+    return Cost(
+        num_steps=prepared.num_steps,
+        flops_per_step=prepared.flops_per_step,
+        parameters=parameters,
+        extra_parameters=sum(p.numel() for p in prepared.training.parameters.values()) - parameters,
+        latency_ms_per_image=latency_ms,
+        num_function_evaluations=num_function_evaluations,
+        peak_memory_gib=devices.peak_memory_gib(prepared.accelerator.device),
+        num_processes=prepared.accelerator.num_processes,
+        **_seconds(context, prepared.num_steps),
+    )
 
 
 def _write(config: ImageModelConfig, context: Context, family: Family, outcome: Outcome) -> None:

@@ -24,7 +24,7 @@ from pipeline.errors import StageError
 from stages.common.guards import check_finite
 from stages.common.images.averages import AveragedWeights
 from stages.common.images.config import ImageModelConfig
-from stages.common.images.family import Family, Optimisation, Player
+from stages.common.images.family import Optimisation, Player, Trainable
 from stages.common.images.grid import Split
 from stages.common.images.ledger import FlopLedger
 from stages.common.images.memory import within_memory
@@ -71,6 +71,7 @@ class ImageTraining:
         family: its networks are trained in place.
         train: images and labels.
         identity: what a checkpoint must share, as JSON.
+        may_repeat: whether a batch may hold an image several times, because there are fewer images than it has places.
         autocast_dtype: precision of matrix products; None: float32.
     """
 
@@ -80,9 +81,10 @@ class ImageTraining:
         config: ImageModelConfig,
         context: Context,
         accelerator: Accelerator,
-        family: Family,
+        family: Trainable,
         train: Split,
         identity: Mapping[str, Any],
+        may_repeat: bool = False,
         autocast_dtype: torch.dtype | None = None,
     ) -> None:
         if config.batch_size % accelerator.num_processes:
@@ -90,7 +92,7 @@ class ImageTraining:
                 f"batch_size is {config.batch_size}: it cannot be shared out evenly to {accelerator.num_processes} processes; "
                 f"set a multiple of {accelerator.num_processes}, or change launch.processes"
             )
-        if config.batch_size > len(train):
+        if config.batch_size > len(train) and not may_repeat:
             raise StageError(f"batch_size is {config.batch_size}, but train has {len(train)} images; set at most {len(train)}")
         self.config, self.context, self.accelerator, self.family = config, context, accelerator, family
         self._train, self._autocast_dtype = train, autocast_dtype

@@ -69,8 +69,10 @@ def num_groups(channels: tuple[int, ...]) -> int:
     return max((groups for groups in range(1, most + 1) if common % groups == 0), default=1)
 
 
-def build_unet(config: UNetConfig, grid: Grid) -> UNet2DModel:
+def build_unet(config: UNetConfig, grid: Grid, *, num_classes: int = 0) -> UNet2DModel:
     """Return a fresh network (B, C·P², H/P, W/P), timesteps (B,) -> the same shape; its weights follow from `config.seed`.
+
+    With classes it takes `class_labels` int64 (B,) as well, and adds a learnt vector of the class to that of the time.
 
     Raises:
         DataError: the size of the images does not fit; see `choose_patch_size`.
@@ -92,4 +94,5 @@ def build_unet(config: UNetConfig, grid: Grid) -> UNet2DModel:
             up_block_types=tuple(up),
             norm_num_groups=num_groups(config.block_out_channels),
             add_attention=config.attention,
+            num_class_embeds=num_classes or None,
         )

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from stages.common.claims import Claim, Finding, conclude, side_of, untestable
+from stages.common.verdicts import LEAST_SEEDS, Sampled, estimate, spearman
+from stages.common.wording import short, with_interval
 from stages.image.compare.claims import (
-    Claim,
-    Finding,
-    conclude,
     gap_finding,
     mean_number,
     of_family,
@@ -19,13 +19,9 @@ from stages.image.compare.claims import (
     published_estimate,
     ratio_finding,
     rivals_of,
-    side_of,
-    untestable,
 )
 from stages.image.compare.models import Contestant
-from stages.image.compare.statistics import LEAST_SEEDS, Sampled, estimate, spearman
 from stages.image.compare.study import ITERATIVE, Study, compare_bits, compare_pairs
-from stages.image.compare.wording import short, with_interval
 
 SHARPNESS = ("laplacian_ratio", "hf_ratio")
 EXACT = {"float32": 1e-3, "float64": 1e-6}

@@ -23,9 +23,9 @@ from pipeline.contract import write_bytes
 from pipeline.errors import DataError
 from stages.common.images.grid import Grid
 from stages.common.images.pictures import to_rgb
+from stages.common.wording import plus_minus
 from stages.image.compare.models import LATENTS, RAW, SHARES, Contestant, Run
 from stages.image.compare.study import COLUMNS, Study
-from stages.image.compare.wording import plus_minus
 
 PAGE = "explorer.html"
 ACROSS = 8

@@ -10,14 +10,14 @@ from typing import Any
 import yaml
 
 from pipeline.contract import Context, write_bytes, write_json
+from stages.common.claims import Claim
+from stages.common.verdicts import LEAST_SEEDS, Estimate, estimate
+from stages.common.wording import short
 from stages.image.compare import tables
-from stages.image.compare.claims import Claim
 from stages.image.compare.config import Published
 from stages.image.compare.models import usual_budget
 from stages.image.compare.page import PAGE
-from stages.image.compare.statistics import LEAST_SEEDS, Estimate, estimate
 from stages.image.compare.study import COLUMNS, Pair, Study, classic_pairs, compare_bits, compare_pairs, trained_pairs
-from stages.image.compare.wording import short
 
 METRICS = ("fd_ratio", "bits_per_dim")
 """Numbers of each model that go into `metrics.json`; all are in `table.csv` and `comparison.json`."""

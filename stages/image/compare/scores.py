@@ -18,9 +18,9 @@ from stages.common.images.features import Extractor, load_extractors
 from stages.common.images.grid import Split, load_grid, load_split
 from stages.common.images.spread import RANGES
 from stages.common.metrics.frechet_distance import frechet
+from stages.common.verdicts import LEAST_SEEDS, Sampled
 from stages.image.compare.config import Config
 from stages.image.compare.models import RAW, SHARES, Contestant, Run
-from stages.image.compare.statistics import LEAST_SEEDS, Sampled
 from stages.image.compare.study import Anchors, Study
 
 IN_SPACE = {

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.common.images.grid import Grid
-from stages.image.compare.models import Contestant, matched, usual_budget
-from stages.image.compare.statistics import (
+from stages.common.verdicts import (
     Difference,
     Estimate,
     Sampled,
@@ -21,6 +20,7 @@ from stages.image.compare.statistics import (
     paired_bootstrap,
     verdict,
 )
+from stages.image.compare.models import Contestant, matched, usual_budget
 
 ITERATIVE = ("flow_matching", "diffusion")
 """Families that make a sample in many small steps."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stages.common.verdicts import estimate
+from stages.common.wording import on_what, plus_minus, short
 from stages.image.compare.models import Contestant
-from stages.image.compare.statistics import estimate
 from stages.image.compare.study import COLUMNS, Pair, Study
-from stages.image.compare.wording import on_what, plus_minus, short
 
 Row = list[str | int | float | bool | None]
 

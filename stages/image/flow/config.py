@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.common.images.config import Count, ImageModelConfig
+from stages.common.images.config import ConditionalConfig, Count
 
 
-class Config(ImageModelConfig):
+class Config(ConditionalConfig):
     """An image is taken to evenly spread numbers by steps that can be undone, so its density is known exactly."""
 
     architecture: Literal["coupling", "autoregressive"] = "coupling"

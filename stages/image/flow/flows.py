@@ -38,6 +38,7 @@ class ImageFlow(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_bins: bins of each spline.
         hidden_size, num_layers, num_heads: of the network in each transform; a coupling flow's have no heads.
         dropout: share of features that a training step drops.
+        num_classes: of a class-conditional flow, which has a density for each class; 0: one density.
 
     Raises:
         DataError: sizes that do not fit together.
@@ -61,6 +62,7 @@ class ImageFlow(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_layers: int,
         num_heads: int,
         dropout: float,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         _check_sizes(height, width, patch_size, hidden_size, num_heads)
@@ -75,6 +77,7 @@ class ImageFlow(ModelMixin, ConfigMixin):  # type: ignore[misc]
             num_layers=num_layers,
             num_heads=num_heads,
             dropout=dropout,
+            num_classes=num_classes,
         )
         self.transforms = nn.ModuleList(self.kind(self._sizes, number) for number in range(num_transforms))
 
@@ -83,35 +86,38 @@ class ImageFlow(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """How often every transform's network is called for one sample."""
         return self.kind.num_evaluations(self._sizes.num_patches)
 
-    def forward(self, images: Tensor, noise: BatchNoise | None = None) -> tuple[Tensor, Tensor]:
-        """Return latents (B, C, H, W) in [0, 1] and `log_abs_det_jacobian` (B,), in nats; `noise` is for dropout."""
+    def forward(self, images: Tensor, noise: BatchNoise | None = None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return latents (B, C, H, W) in [0, 1] and `log_abs_det_jacobian` (B,), in nats.
+
+        `noise` is for dropout, `labels` int64 (B,) for a class-conditional flow.
+        """
         values = self._patches((images + 1) / 2)
         # The step from [-1, 1] to [0, 1] halves every side.
         log_abs_det_jacobian = images.new_full((len(images),), -math.log(2) * images[0].numel())
         for transform in self.transforms:
-            values, change = transform(values, noise)
+            values, change = transform(values, noise, labels)
             log_abs_det_jacobian = log_abs_det_jacobian + change
         return self._image(values), log_abs_det_jacobian
 
-    def inverse(self, latents: Tensor) -> Tensor:
+    def inverse(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the images (B, C, H, W) in [-1, 1] that `forward` takes to `latents`."""
-        return self.inverse_steps(latents)[-1]
+        return self.inverse_steps(latents, labels)[-1]
 
-    def inverse_steps(self, latents: Tensor) -> list[Tensor]:
+    def inverse_steps(self, latents: Tensor, labels: Tensor | None = None) -> list[Tensor]:
         """Return `latents` on the scale of images, then what each transform's inverse makes of them; the last are the images."""
         values = self._patches(latents)
         steps = [values]
         for transform in reversed(self.transforms):
-            values = transform.inverse(values)
+            values = transform.inverse(values, labels)
             steps.append(values)
         return [2 * self._image(step) - 1 for step in steps]
 
-    def log_prob(self, images: Tensor, noise: BatchNoise | None = None) -> Tensor:
+    def log_prob(self, images: Tensor, noise: BatchNoise | None = None, labels: Tensor | None = None) -> Tensor:
         """Return the logarithm of the density (B,), in nats; minus infinity where a value is outside [-1, 1].
 
         With `noise`, of a training step, features are dropped on the way.
         """
-        _, log_abs_det_jacobian = self(images, noise)
+        _, log_abs_det_jacobian = self(images, noise, labels)
         inside = (images.abs() <= 1).flatten(1).all(1)
         return log_abs_det_jacobian.where(inside, -torch.inf)
 

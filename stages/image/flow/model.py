@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.contract import Context
-from stages.common.images.family import Family, History, Likelihood, Optimisation, Player
+from stages.common.images.class_scores import mixture_likelihood
+from stages.common.images.family import ConditionalFamily, History, Likelihood, Optimisation, Player
 from stages.common.images.grid import Grid, dequantise, quantise
+from stages.common.images.labels import labels_in_turn
 from stages.common.images.noise import BatchNoise
 from stages.image.flow.config import Config
 from stages.image.flow.flows import AutoregressiveFlow, CouplingFlow, ImageFlow
@@ -32,18 +34,19 @@ IMAGES_AT_ONCE = 256
 class LikelihoodPlayer(Player):
     """Maximises the density of dequantised images: the loss is in bits per dimension of the grid."""
 
-    def __init__(self, network: ImageFlow, grid: Grid) -> None:
+    def __init__(self, network: ImageFlow, grid: Grid, *, with_classes: bool) -> None:
         super().__init__()
         self.network = network
-        self._grid = grid
+        self._grid, self._with_classes = grid, with_classes
 
-    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:  # noqa: ARG002
+    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:
         """See `Player`."""
         values = dequantise(images, self._grid.levels, noise.uniform(*self._grid.shape))
-        return {"loss": bits_per_dim(self.network.log_prob(values, noise), self._grid).mean()}
+        given = labels if self._with_classes else None
+        return {"loss": bits_per_dim(self.network.log_prob(values, noise, given), self._grid).mean()}
 
 
-class Flow(Family):
+class Flow(ConditionalFamily):
     """A flow on one grid.
 
     Raises:
@@ -51,13 +54,15 @@ class Flow(Family):
     """
 
     name: ClassVar[str] = "flow"
+    pooling = "probabilities"
 
     def __init__(self, grid: Grid, config: Config) -> None:
         self.grid, self._config = grid, config
+        self.num_classes = len(grid.classes) if config.class_conditional else 0
         self.network = make_network(grid, config)
 
     def players(self) -> dict[str, Player]:
-        return {"flow": LikelihoodPlayer(self.network, self.grid)}
+        return {"flow": LikelihoodPlayer(self.network, self.grid, with_classes=self.num_classes > 0)}
 
     def optimisation(self) -> dict[str, Optimisation]:
         config = self._config
@@ -73,17 +78,26 @@ class Flow(Family):
 
     @torch.no_grad()
     def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw latents from the base and take them back: x = f⁻¹(z)."""
+        """Draw latents from the base and take them back: x = f⁻¹(z); with classes, by the map of each class in turn."""
+        if self.num_classes:
+            return self.sample_given(labels_in_turn(num_images, self.num_classes), generator)
         return torch.cat([self.decode(part) for part in self.base(num_images, generator).split(IMAGES_AT_ONCE)])
+
+    def sample_given(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        latents = self.base(len(labels), generator)
+        parts = zip(latents.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True)
+        return torch.cat([self.decode(part, given) for part, given in parts])
 
     def base(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Return latents from the base, float32 (B, C, H, W) in [0, 1)."""
         return torch.rand(num_images, *self.grid.shape, generator=generator)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the images of latents, uint8 (B, C, H, W)."""
-        return quantise(self.network.inverse(latents.to(self.network.device)).float(), self.grid.levels).cpu()
+        device = self.network.device
+        values = self.network.inverse(latents.to(device), None if labels is None else labels.to(device))
+        return quantise(values.float(), self.grid.levels).cpu()
 
     @torch.no_grad()
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,7 +106,18 @@ class Flow(Family):
         values = dequantise(images, self.grid.levels, noise)
         return torch.cat([self.network(part.to(self.network.device))[0].cpu() for part in values.split(IMAGES_AT_ONCE)])
 
+    @torch.no_grad()
+    def log_probs_given(self, images: Tensor, label: int, generator: torch.Generator) -> Tensor:
+        densities = self._log_densities(images, self._config.num_class_draws, generator, label)
+        return densities + self.grid.bin_log2_volume * math.log(2)
+
+    @property
+    def class_detail(self) -> str:
+        return f"exact density, {self._config.num_class_draws} draws of dequantisation noise, the same for every class"
+
     def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood:
+        if self.num_classes:
+            return mixture_likelihood(self, images, generator)
         num_draws = self._config.num_dequantisation_draws
         bits = self.bits_per_dim(images, num_draws, generator)
         return Likelihood(bits=bits, kind="lower bound", detail=f"exact density, {num_draws} draws of dequantisation noise")
@@ -105,11 +130,17 @@ class Flow(Family):
 
     def _log_mean_density(self, images: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
         """Return log (1/k) Σ p(y_i), float64 (B,), in nats."""
+        return torch.logsumexp(self._log_densities(images, num_draws, generator), dim=0) - math.log(num_draws)
+
+    def _log_densities(self, images: Tensor, num_draws: int, generator: torch.Generator, label: int | None = None) -> Tensor:
+        """Return log p(y_i), float64 (k, B), in nats, of images that all have class `label`, if the flow knows classes."""
+        device = self.network.device
+        labels = None if label is None else torch.full((len(images),), label, device=device)
         draws = []
         for _ in range(num_draws):
             values = dequantise(images, self.grid.levels, torch.rand(images.shape, generator=generator))
-            draws.append(self.network.log_prob(values.to(self.network.device)).double().cpu())
-        return torch.logsumexp(torch.stack(draws), dim=0) - math.log(num_draws)
+            draws.append(self.network.log_prob(values.to(device), labels=labels).double().cpu())
+        return torch.stack(draws)
 
     @property
     def num_function_evaluations(self) -> int:
@@ -143,6 +174,7 @@ def make_network(grid: Grid, config: Config) -> ImageFlow:
         num_layers=config.num_layers,
         num_heads=config.num_heads,
         dropout=config.dropout,
+        num_classes=len(grid.classes) if config.class_conditional else 0,
     )
 
 

@@ -3,6 +3,9 @@
 Legend: B images, T tokens (patches, h rows of w), S tokens seen so far, M hidden size, A heads, E = M / A, F values of an
 input token, P outputs for a token.
 
+A class-conditional network has for every class what it has for every place, a learnt vector that is added to the token; a
+class may ask for other features at other places.
+
 The last layer starts at zero, so every spline starts as the identity and a new flow says that all images are equally likely.
 """
 
@@ -48,10 +51,20 @@ class ConvolutionalNetwork(nn.Module):
         hidden_size: M.
         num_layers: residual layers.
         dropout: share of features that a training step drops.
+        num_classes: of a class-conditional network; 0: it knows no classes.
     """
 
     def __init__(
-        self, rows: int, columns: int, *, in_size: int, out_size: int, hidden_size: int, num_layers: int, dropout: float
+        self,
+        rows: int,
+        columns: int,
+        *,
+        in_size: int,
+        out_size: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self._rows, self._dropout = rows, dropout
@@ -59,10 +72,13 @@ class ConvolutionalNetwork(nn.Module):
         self.positions = nn.Parameter(torch.randn(hidden_size, rows, columns) * 0.02)
         self.layers = nn.ModuleList(ConvolutionalLayer(hidden_size) for _ in range(num_layers))
         self.head = zeros(nn.Conv2d(hidden_size, out_size, 1))
+        self.classes = nn.Parameter(torch.randn(num_classes, hidden_size, rows, columns) * 0.02) if num_classes else None
 
-    def forward(self, tokens_BTF: Tensor, noise: BatchNoise | None = None) -> Tensor:
+    def forward(self, tokens_BTF: Tensor, noise: BatchNoise | None = None, labels: Tensor | None = None) -> Tensor:
         """Return all outputs."""
         hidden = self.embed(tokens_BTF.transpose(1, 2).unflatten(2, (self._rows, -1))) + self.positions
+        if labels is not None:
+            hidden = hidden + chosen(self.classes, labels)
         for layer in self.layers:
             hidden = hidden + drop_features(layer(hidden), self._dropout, noise)
         return self.head(drop_features(functional.silu(hidden), self._dropout, noise)).flatten(2).transpose(1, 2)
@@ -89,6 +105,7 @@ class CausalTransformer(nn.Module):
         hidden_size: M, a multiple of `num_heads`.
         num_layers, num_heads: of the transformer.
         dropout: share of features that a training step drops.
+        num_classes: of a class-conditional network; 0: it knows no classes.
     """
 
     def __init__(
@@ -101,6 +118,7 @@ class CausalTransformer(nn.Module):
         num_layers: int,
         num_heads: int,
         dropout: float,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(in_size, hidden_size)
@@ -109,21 +127,29 @@ class CausalTransformer(nn.Module):
         self.layers = nn.ModuleList(CausalLayer(hidden_size, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_size)
         self.head = zeros(nn.Linear(hidden_size, out_size))
+        self.classes = nn.Parameter(torch.randn(num_classes, num_tokens, hidden_size) * 0.02) if num_classes else None
 
-    def forward(self, tokens_BTF: Tensor, noise: BatchNoise | None = None) -> Tensor:
+    def forward(self, tokens_BTF: Tensor, noise: BatchNoise | None = None, labels: Tensor | None = None) -> Tensor:
         """Return all outputs at once: a learnt start stands first, so that input t is the token before t."""
         start = self.start.expand(len(tokens_BTF), 1, -1)
         shifted = torch.cat([start, self.embed(tokens_BTF[:, :-1])], dim=1)
-        return self._run(shifted, first=0, cache=None, noise=noise)[0]
+        return self._run(shifted, first=0, cache=None, noise=noise, labels=labels)[0]
 
-    def step(self, previous_BF: Tensor | None, num_images: int, position: int, cache: Cache | None) -> tuple[Tensor, Cache]:
+    def step(
+        self, previous_BF: Tensor | None, num_images: int, position: int, cache: Cache | None, labels: Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
         """Return output number `position` (B, P), after the token before it (none before the first), and the longer cache."""
         hidden = self.start.expand(num_images, -1) if previous_BF is None else self.embed(previous_BF)
-        outputs, cache = self._run(hidden.unsqueeze(1), first=position, cache=cache, noise=None)
+        outputs, cache = self._run(hidden.unsqueeze(1), first=position, cache=cache, noise=None, labels=labels)
         return outputs[:, 0], cache
 
-    def _run(self, x_BTM: Tensor, *, first: int, cache: Cache | None, noise: BatchNoise | None) -> tuple[Tensor, Cache]:
-        x_BTM = x_BTM + self.positions[first : first + x_BTM.shape[1]]
+    def _run(
+        self, x_BTM: Tensor, *, first: int, cache: Cache | None, noise: BatchNoise | None, labels: Tensor | None
+    ) -> tuple[Tensor, Cache]:
+        places = slice(first, first + x_BTM.shape[1])
+        x_BTM = x_BTM + self.positions[places]
+        if labels is not None:
+            x_BTM = x_BTM + chosen(self.classes, labels)[:, places]
         longer: Cache = []
         for number, layer in enumerate(self.layers):
             x_BTM, seen = layer(x_BTM, cache[number] if cache else None, noise)
@@ -165,6 +191,12 @@ def causal_attention(queries_BATE: Tensor, keys_BASE: Tensor, values_BASE: Tenso
     num_tokens, num_seen = scores.shape[-2:]
     later = torch.ones(num_tokens, num_seen, dtype=torch.bool, device=scores.device).triu(num_seen - num_tokens + 1)
     return scores.masked_fill(later, -torch.inf).softmax(-1) @ values_BASE
+
+
+def chosen(classes: Tensor | None, labels: Tensor) -> Tensor:
+    """Return the vectors of each image's class, (B, ...)."""
+    assert classes is not None, "labels were given to a network without classes"
+    return classes[labels]
 
 
 def zeros(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:

@@ -28,6 +28,7 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __call__(
         self,
         batch_size: int = 1,
+        class_labels: list[int] | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -35,22 +36,34 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Draw images.
 
         Args:
-            batch_size: number of images.
+            batch_size: number of images; not looked at where there are `class_labels`.
+            class_labels: class of each image, for a class-conditional flow, which needs them.
             generator: a CPU generator for the latents, so that the same seed gives the same images on every device.
             output_type: `pil` (a list of images), `np` (float, B, H, W, C) or `pt` (float, B, C, H, W); floats are in [0, 1].
             return_dict: return an object with `images`, else a tuple.
 
         Raises:
-            DataError: another output type.
+            DataError: another output type, or labels that the flow does not know.
         """
+        self._check_labels(class_labels)
         if output_type not in OUTPUT_TYPES:
             raise DataError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
         levels = self.flow.config.levels
-        latents = torch.rand(batch_size, *self.flow.latent_shape, generator=generator)
-        values = self.flow.inverse(latents.to(self._execution_device, self.flow.dtype))
+        labels = None if class_labels is None else torch.tensor(class_labels, device=self._execution_device)
+        latents = torch.rand(batch_size if labels is None else len(labels), *self.flow.latent_shape, generator=generator)
+        values = self.flow.inverse(latents.to(self._execution_device, self.flow.dtype), labels)
         images = quantise(values.float(), levels).float() / (levels - 1)
         self.maybe_free_model_hooks()
         shown = images if output_type == "pt" else images.cpu().permute(0, 2, 3, 1).numpy()
         if output_type == "pil":
             shown = self.numpy_to_pil(shown)
         return ImagePipelineOutput(images=shown) if return_dict else (shown,)
+
+    def _check_labels(self, class_labels: list[int] | None) -> None:
+        num_classes = self.flow.config.num_classes
+        if (class_labels is None) != (num_classes == 0):
+            raise DataError(
+                f"class_labels is {class_labels}: this flow knows {num_classes} classes; give labels only where there are some"
+            )
+        if wrong := [label for label in class_labels or [] if not 0 <= label < num_classes]:
+            raise DataError(f"class_labels has {wrong[0]}; this flow knows 0 to {num_classes - 1}")

@@ -55,6 +55,8 @@ def write(context: Context, flow: Flow, images: Tensor, generator: torch.Generat
         name="loss",
         caption="Bits per dimension of the batches while training, one draw of dequantisation noise each.",
     )
+    if flow.num_classes:
+        return  # what follows shows one density, not one of each class
     _promises(context, flow, images[:CHECKED], generator)
     latents = flow.encode(images, generator)
     _there_and_back(context, flow, images[:SHOWN], latents[:SHOWN], generator)

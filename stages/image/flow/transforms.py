@@ -31,6 +31,7 @@ class Sizes:
         num_bins: of each spline.
         hidden_size, num_layers, num_heads: of the network; a convolutional one has no heads.
         dropout: share of features that a training step drops.
+        num_classes: of a class-conditional flow, else 0.
     """
 
     rows: int
@@ -41,6 +42,7 @@ class Sizes:
     num_layers: int
     num_heads: int
     dropout: float
+    num_classes: int = 0
 
     @property
     def num_patches(self) -> int:
@@ -56,11 +58,14 @@ class Transform(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, values_BTF: Tensor, noise: BatchNoise | None = None) -> tuple[Tensor, Tensor]:
-        """Take patches a step towards the latents; return them and `log_abs_det_jacobian` (B,). `noise` is for dropout."""
+    def forward(self, values_BTF: Tensor, noise: BatchNoise | None = None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Take patches a step towards the latents; return them and `log_abs_det_jacobian` (B,).
+
+        `noise` is for dropout, `labels` int64 (B,) for a class-conditional flow.
+        """
 
     @abstractmethod
-    def inverse(self, values_BTF: Tensor) -> Tensor:
+    def inverse(self, values_BTF: Tensor, labels: Tensor | None = None) -> Tensor:
         """Take patches a step back towards the data."""
 
     @staticmethod
@@ -92,24 +97,25 @@ class CouplingTransform(Transform):
             hidden_size=sizes.hidden_size,
             num_layers=sizes.num_layers,
             dropout=sizes.dropout,
+            num_classes=sizes.num_classes,
         )
 
-    def forward(self, values_BTF: Tensor, noise: BatchNoise | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, values_BTF: Tensor, noise: BatchNoise | None = None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Transform`.  Real NVP, eq. 4 and 5, with a spline for the affine map."""
-        changed, log_slopes = spline(values_BTF[..., self._changed], self._raw(values_BTF, noise))
+        changed, log_slopes = spline(values_BTF[..., self._changed], self._raw(values_BTF, noise, labels))
         return self._with(values_BTF, changed), log_slopes.flatten(1).sum(1)
 
-    def inverse(self, values_BTF: Tensor) -> Tensor:
+    def inverse(self, values_BTF: Tensor, labels: Tensor | None = None) -> Tensor:
         """See `Transform`: what stayed is still there, so the very same spline is known.  Real NVP, eq. 8."""
-        return self._with(values_BTF, inverse_spline(values_BTF[..., self._changed], self._raw(values_BTF, None)))
+        return self._with(values_BTF, inverse_spline(values_BTF[..., self._changed], self._raw(values_BTF, None, labels)))
 
     @staticmethod
     def num_evaluations(num_patches: int) -> int:  # noqa: ARG004
         """See `Transform`."""
         return 1
 
-    def _raw(self, values_BTF: Tensor, noise: BatchNoise | None) -> Tensor:
-        outputs: Tensor = self.network(2 * values_BTF[..., self._kept] - 1, noise)
+    def _raw(self, values_BTF: Tensor, noise: BatchNoise | None, labels: Tensor | None) -> Tensor:
+        outputs: Tensor = self.network(2 * values_BTF[..., self._kept] - 1, noise, labels)
         return outputs.unflatten(-1, (len(self._changed), -1))
 
     def _with(self, values_BTF: Tensor, changed: Tensor) -> Tensor:
@@ -144,21 +150,22 @@ class CausalTransform(Transform):
             num_layers=sizes.num_layers,
             num_heads=sizes.num_heads,
             dropout=sizes.dropout,
+            num_classes=sizes.num_classes,
         )
 
-    def forward(self, values_BTF: Tensor, noise: BatchNoise | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, values_BTF: Tensor, noise: BatchNoise | None = None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Transform`: all patches at once.  TarFlow, section 2.2, with a spline for the affine map."""
         values_BTF = self._ordered(values_BTF)
-        changed, log_slopes = spline(values_BTF, self._raw(self.network(2 * values_BTF - 1, noise), values_BTF))
+        changed, log_slopes = spline(values_BTF, self._raw(self.network(2 * values_BTF - 1, noise, labels), values_BTF))
         return self._ordered(changed), log_slopes.flatten(1).sum(1)
 
-    def inverse(self, values_BTF: Tensor) -> Tensor:
+    def inverse(self, values_BTF: Tensor, labels: Tensor | None = None) -> Tensor:
         """See `Transform`: one patch after the other, for the spline of a patch is known once those before it are found."""
         cache: Cache | None = None
         found: list[Tensor] = []
         for position, patch_BF in enumerate(self._ordered(values_BTF).unbind(1)):
             previous = 2 * found[-1] - 1 if found else None
-            outputs, cache = self.network.step(previous, len(patch_BF), position, cache)
+            outputs, cache = self.network.step(previous, len(patch_BF), position, cache, labels)
             found.append(inverse_spline(patch_BF, self._raw(outputs, patch_BF)))
         return self._ordered(torch.stack(found, dim=1))
 

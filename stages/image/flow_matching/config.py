@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from stages.common.images.config import Count, Rate
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.common.images.config import ConditionalConfig, Count, Rate
 from stages.common.images.unet_config import UNetConfig
 
 
-class Config(UNetConfig):
+class Config(UNetConfig, ConditionalConfig):
     """A U-Net that predicts the velocity along straight lines from noise (t = 0) to images (t = 1)."""
 
     batch_size: Count = 32
@@ -24,6 +28,12 @@ class Config(UNetConfig):
 
     num_likelihood_steps: Count = 40
     """Steps of Heun's method from an image back to noise, for its density; each calls the network twice."""
+
+    num_class_draws: Annotated[int, Field(ge=2, multiple_of=2)] = 2
+    """Random draws for each image and class, the same for all classes; two halves of them tell the estimator's noise."""
+
+    num_class_steps: Count = 8
+    """Steps of Heun's method for the density given a class, for which every image is integrated once for each class and draw."""
 
     num_probes: Count = 4
     """Random vectors for each divergence (Hutchinson); as many as an image has values, or more: exact and slow."""

@@ -22,10 +22,12 @@ from diffusers import DDPMPipeline, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from pipeline.contract import Context
-from stages.common.images.family import Family, History, Likelihood, Optimisation, Player
+from stages.common.images.class_scores import mixture_likelihood
+from stages.common.images.family import ConditionalFamily, History, Likelihood, Optimisation, Player
 from stages.common.images.grid import Grid, dequantise, quantise
+from stages.common.images.labels import labels_in_turn
 from stages.common.images.noise import BatchNoise
-from stages.common.images.ode import CALLS_PER_HEUN_STEP, heun, log_density
+from stages.common.images.ode import CALLS_PER_HEUN_STEP, Field, heun, log_density
 from stages.common.images.unet import build_unet, choose_patch_size, from_patches, to_patches
 from stages.image.flow_matching import report
 from stages.image.flow_matching.config import Config
@@ -36,9 +38,13 @@ IMAGES_AT_ONCE = 250
 """Images that are integrated together, so that memory does not grow with their number."""
 
 
-def velocity(unet: UNet2DModel, x: Tensor, t: Tensor) -> Tensor:
-    """Return v(x, t) = E[x1 - x0 | x_t = x], float32 of the shape of x (B, C, H, W); t float in [0, 1], (B,)."""
-    return -unet(x, TIME_SCALE * (1 - t)).sample.float()
+def velocity(unet: UNet2DModel, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Return v(x, t) = E[x1 - x0 | x_t = x], float32 of the shape of x (B, C, H, W); t float in [0, 1], (B,).
+
+    With `labels`, int64 (B,), the mean is over images of that class.
+    """
+    given = {} if labels is None else {"class_labels": labels}
+    return -unet(x, TIME_SCALE * (1 - t), **given).sample.float()
 
 
 def straight_path(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,24 +61,27 @@ class VelocityPlayer(Player):
         self.unet = unet
         self._config, self._levels, self._patch_size = config, levels, patch_size
 
-    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:  # noqa: ARG002
+    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:
         dequantised = dequantise(images, self._levels, noise.uniform(*images.shape[1:]))
         data = to_patches(dequantised, self._patch_size)
         # Logit-normal times (Esser et al., arXiv 2403.03206, eq. 19): the ends of the line are the easy part.
         t = torch.sigmoid(self._config.time_mean + self._config.time_scale * noise.normal())
         x, target = straight_path(noise.normal(*data.shape[1:]), data, t)
-        return {"loss": (velocity(self.unet, x, t) - target).square().mean()}
+        given = labels if self._config.class_conditional else None
+        return {"loss": (velocity(self.unet, x, t, given) - target).square().mean()}
 
 
-class FlowMatching(Family):
+class FlowMatching(ConditionalFamily):
     """Flow matching with a U-Net, Heun's method for samples and for densities."""
 
     name = "flow_matching"
+    pooling = "logarithms"  # a draw of the divergence is noisy, and the mean of exp(noise) would be too large
 
     def __init__(self, grid: Grid, config: Config) -> None:
         self.grid, self.config = grid, config
         self.patch_size = choose_patch_size(config, height=grid.height, width=grid.width)
-        self.unet = build_unet(config, grid)
+        self.num_classes = len(grid.classes) if config.class_conditional else 0
+        self.unet = build_unet(config, grid, num_classes=self.num_classes)
 
     def players(self) -> dict[str, Player]:
         return {"velocity": VelocityPlayer(self.unet, self.config, levels=self.grid.levels, patch_size=self.patch_size)}
@@ -95,6 +104,11 @@ class FlowMatching(Family):
         """Return v(x, t) for one time of all images: what `ode` integrates."""
         return velocity(self.unet, x, torch.full((len(x),), t, device=x.device))
 
+    def field_given(self, labels: Tensor) -> Field:
+        """Return the field of images whose classes are `labels`, int64 (B,)."""
+        given = labels.to(self.unet.device)
+        return lambda x, t: velocity(self.unet, x, torch.full((len(x),), t, device=x.device), given)
+
     def noise(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Return x0, (num_images, C, H, W) on the network's device; drawn on the CPU, as diffusers' pipelines do."""
         height, width = self.unet.config.sample_size
@@ -111,9 +125,36 @@ class FlowMatching(Family):
         return quantise(from_patches(x, self.patch_size), self.grid.levels).cpu()
 
     def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
+        if self.num_classes:
+            return self.sample_given(labels_in_turn(num_images, self.num_classes), generator)
         return self.to_images(self.integrate(self.noise(num_images, generator), self.config.num_sample_steps))
 
+    @torch.no_grad()
+    def sample_given(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        noise = self.noise(len(labels), generator)
+        parts = zip(noise.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True)
+        found = [heun(self.field_given(given), part, num_steps=self.config.num_sample_steps) for part, given in parts]
+        return self.to_images(torch.cat(found))
+
+    def log_probs_given(self, images: Tensor, label: int, generator: torch.Generator) -> Tensor:
+        config, field = self.config, self.field_given(torch.full((len(images),), label))
+        draws = [
+            self._log_densities(images, generator, field, num_steps=config.num_class_steps, num_probes=1)
+            for _ in range(config.num_class_draws)
+        ]
+        return torch.stack(draws) + self.grid.bin_log2_volume * math.log(2)
+
+    @property
+    def class_detail(self) -> str:
+        config = self.config
+        return (
+            f"ODE by Heun, N = {config.num_class_steps}, mean over {config.num_class_draws} draws of dequantisation "
+            "noise and signs, the same for every class"
+        )
+
     def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood:
+        if self.num_classes:
+            return mixture_likelihood(self, images, generator)
         config = self.config
         bits = self.bits_per_dim(images, generator, num_steps=config.num_likelihood_steps, num_probes=config.num_probes)
         divergence = "exact divergence" if config.num_probes >= self.grid.num_dims else f"{config.num_probes} signs at each call"
@@ -122,13 +163,19 @@ class FlowMatching(Family):
 
     def bits_per_dim(self, images: Tensor, generator: torch.Generator, *, num_steps: int, num_probes: int) -> Tensor:
         """Return -log2 P(image) / D, float64 (B,); see `grid` for the bound by dequantisation, `ode` for the density."""
-        densities = []
-        for part in images.split(IMAGES_AT_ONCE):
-            dequantised = dequantise(part, self.grid.levels, torch.rand(part.shape, generator=generator))
-            data = to_patches(dequantised, self.patch_size).to(self.unet.device)
-            found = log_density(self.field, data, num_steps=num_steps, num_probes=num_probes, generator=generator)
-            densities.append(found.cpu() / math.log(2))
+        densities = [
+            self._log_densities(part, generator, self.field, num_steps=num_steps, num_probes=num_probes) / math.log(2)
+            for part in images.split(IMAGES_AT_ONCE)
+        ]
         return -(torch.cat(densities) + self.grid.bin_log2_volume) / self.grid.num_dims
+
+    def _log_densities(
+        self, images: Tensor, generator: torch.Generator, field: Field, *, num_steps: int, num_probes: int
+    ) -> Tensor:
+        """Return log p(y) of dequantised images, float64 (B,), in nats, on the CPU; see `ode`."""
+        dequantised = dequantise(images, self.grid.levels, torch.rand(images.shape, generator=generator))
+        data = to_patches(dequantised, self.patch_size).to(self.unet.device)
+        return log_density(field, data, num_steps=num_steps, num_probes=num_probes, generator=generator).cpu()
 
     def save(self, directory: Path) -> None:
         """Save what `DDPMPipeline.from_pretrained(directory)` loads: the U-Net and diffusers' Euler scheduler for flows."""

@@ -48,8 +48,9 @@ def write(context: Context, family: FlowMatching, images: Tensor, generator: tor
         "probable an image is.",
         formula="x_t = (1 - t)·x0 + t·x1;   loss = E‖v(x_t, t) - (x1 - x0)‖²;   dx/dt = v(x, t) from t = 0 (noise) to 1 (image)",
     )
-    _trajectories(context, family, generator)
-    _steps(context, family, generator)
+    if not family.num_classes:  # they show one density, not one of each class
+        _trajectories(context, family, generator)
+        _steps(context, family, generator)
     curves(
         context,
         history,
@@ -58,16 +59,24 @@ def write(context: Context, family: FlowMatching, images: Tensor, generator: tor
         name="loss",
         caption="The loss cannot reach 0: many lines cross at one place, and the network can only learn their mean direction.",
     )
-    _solver_error(context, family, images[:CHECKED], generator)
+    if not family.num_classes:
+        _solver_error(context, family, images[:CHECKED], generator)
 
 
 def write_usage(directory: Path, family: FlowMatching) -> None:
     """Write `README.md` beside the saved model: how to sample with diffusers alone."""
     steps, levels, patch = family.config.num_sample_steps, family.grid.levels, family.patch_size
+    given = ", class_labels=labels" if family.num_classes else ""
+    labels = f"labels = torch.arange(16) % {family.num_classes}  # {', '.join(family.grid.classes)}\n" if given else ""
+    pipeline = (
+        "The U-Net must be told a class, which `DDPMPipeline` cannot do; call the network yourself. "
+        if family.num_classes
+        else """`DDPMPipeline.from_pretrained(FOLDER)` loads the U-Net and a `FlowMatchEulerDiscreteScheduler`; calling it with
+`num_inference_steps=100, output_type="pt"` follows the flow by Euler's method. """
+    )
     text = f"""# How to sample with diffusers alone
 
-`DDPMPipeline.from_pretrained(FOLDER)` loads the U-Net and a `FlowMatchEulerDiscreteScheduler`; calling it with
-`num_inference_steps=100, output_type="pt"` follows the flow by Euler's method. Groundup's samples come from Heun's method,
+{pipeline}Groundup's samples come from Heun's method,
 {steps} steps, {CALLS_PER_HEUN_STEP * steps} calls of the network:
 
 ```python
@@ -77,11 +86,11 @@ from diffusers import UNet2DModel
 unet = UNet2DModel.from_pretrained(FOLDER, subfolder="unet")
 size = unet.config.sample_size
 x = torch.randn(16, unet.config.in_channels, *size, generator=torch.Generator().manual_seed(0))
-with torch.no_grad():
+{labels}with torch.no_grad():
     for i in range({steps}):  # sigma = 1 is noise, sigma = 0 an image; the network predicts dx/dsigma = noise - image
         sigma, step = 1 - i / {steps}, 1 / {steps}
-        here = unet(x, torch.tensor(1000 * sigma)).sample
-        there = unet(x - step * here, torch.tensor(1000 * (sigma - step))).sample
+        here = unet(x, torch.tensor(1000 * sigma){given}).sample
+        there = unet(x - step * here, torch.tensor(1000 * (sigma - step)){given}).sample
         x = x - step / 2 * (here + there)
 x = torch.nn.functional.pixel_shuffle(x, {patch})
 images = ((x + 1) * {levels} / 2).floor().clamp(0, {levels - 1})  # integers 0 ... {levels - 1}

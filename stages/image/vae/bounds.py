@@ -42,7 +42,9 @@ def kl_to_prior(prior: Prior, mean: Tensor, logvar: Tensor, latents: Tensor) -> 
 
 
 @torch.no_grad()
-def log_weights(network: Autoencoder, pixels: PixelDistribution, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def log_weights(
+    network: Autoencoder, pixels: PixelDistribution, images: Tensor, k: int, generator: torch.Generator, label: int | None = None
+) -> Tensor:
     """Return ln w of k latents for each image, float64 (B, k), in nats, on the CPU.
 
     Args:
@@ -51,9 +53,10 @@ def log_weights(network: Autoencoder, pixels: PixelDistribution, images: Tensor,
         images: uint8 (B, C, H, W).
         k: latents for each image.
         generator: of the latents, on the CPU.
+        label: class of all images; None for a network without classes.
     """
     rows = max(1, ROWS_AT_ONCE // k)
-    return torch.cat([_log_weights(network, pixels, part, k, generator) for part in images.split(rows)])
+    return torch.cat([_log_weights(network, pixels, part, k, generator, label) for part in images.split(rows)])
 
 
 def iwae_bound(weights: Tensor, k: int) -> Tensor:
@@ -71,20 +74,27 @@ def iwae_bound(weights: Tensor, k: int) -> Tensor:
     return (torch.logsumexp(groups, dim=2) - math.log(k)).mean(dim=1)
 
 
-def _log_weights(network: Autoencoder, pixels: PixelDistribution, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def _log_weights(
+    network: Autoencoder, pixels: PixelDistribution, images: Tensor, k: int, generator: torch.Generator, label: int | None
+) -> Tensor:
     images = images.to(network.device)
-    posterior = network.encode(centres(images, pixels.levels)).latent_dist
+    posterior = network.encode(centres(images, pixels.levels), **_given(label, images)).latent_dist
     noise = torch.randn(len(images), k, *posterior.mean.shape[1:], generator=generator).to(images.device)
     parts = []
     for chosen in noise.split(ROWS_AT_ONCE, dim=1):  # one image may have more latents than fit
         latents = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * chosen
-        outputs = network.decode(latents.flatten(0, 1)).sample.float()
         repeated = images.repeat_interleave(chosen.shape[1], dim=0)
+        outputs = network.decode(latents.flatten(0, 1), **_given(label, repeated)).sample.float()
         likelihood = _total(pixels.log_prob(outputs, repeated)).view(len(images), -1)
         prior = prior_of(network).log_prob(latents.double().flatten(0, 1)).view(len(images), -1)
         encoder = log_normal(latents, posterior.mean.unsqueeze(1), posterior.logvar.unsqueeze(1)).double().flatten(2).sum(2)
         parts.append(likelihood + prior - encoder)
     return torch.cat(parts, dim=1).cpu()
+
+
+def _given(label: int | None, images: Tensor) -> dict[str, Tensor]:
+    """Return what a network is told beside the images, if anything."""
+    return {} if label is None else {"labels": torch.full((len(images),), label, device=images.device)}
 
 
 def _total(log_probs: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.images.config import Count, ImageModelConfig, Rate
+from stages.common.images.config import ConditionalConfig, Count, Rate
 
 
-class Config(ImageModelConfig):
+class Config(ConditionalConfig):
     """An encoder squeezes an image into a few noisy numbers, a decoder says how probable each image is given them."""
 
     batch_size: Count = 64
@@ -39,7 +39,7 @@ class Config(ImageModelConfig):
 
     @model_validator(mode="after")
     def _only_of_the_small_architecture(self) -> Self:
-        for name in ("encoder_hidden_size", "dropout", "prior_components"):
+        for name in ("encoder_hidden_size", "dropout", "prior_components", "class_conditional"):
             if self.architecture != "small" and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} belongs to architecture small and changes nothing in {self.architecture}: leave it out")
         return self

@@ -5,13 +5,15 @@ Legend: B images, C channels, H height, W width, D = C·H·W values; Z x h x w t
 The integral has no closed form. An encoder q(z | x) guesses which latents could have made an image, and then
     ln P(x) >= ELBO = E_q[ln p(x | z)] - KL(q(z | x) || p(z)),                                       eq. 3
 which a decoder and an encoder raise together. x is an integer and p(x | z) a distribution over integers, so the bound is in
-bits per dimension of the data. An image is *drawn* from p(x | z); the *mean* of p(x | z), which is often shown instead, is an
-average of images and therefore blurred. The two are kept apart everywhere.
+bits per dimension of the data. With classes, everything is given the class c, on both sides of the bound. An image is
+*drawn* from p(x | z); the *mean* of p(x | z), which is often shown instead, is an average of images and therefore blurred.
+The two are kept apart everywhere.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,8 +24,10 @@ from torch import Tensor, nn
 
 from pipeline.contract import Context
 from pipeline.errors import DataError
-from stages.common.images.family import Family, History, Likelihood, Optimisation, Player, Sampler
+from stages.common.images.class_scores import mixture_likelihood
+from stages.common.images.family import ConditionalFamily, History, Likelihood, Optimisation, Player, Sampler
 from stages.common.images.grid import Grid, centres
+from stages.common.images.labels import labels_in_turn
 from stages.common.images.noise import BatchNoise
 from stages.image.vae.bounds import iwae_bound, kl_to_prior, log_weights
 from stages.image.vae.config import Config
@@ -40,30 +44,32 @@ class ElboPlayer(Player):
         super().__init__()
         self.network = network
         self._pixels, self._beta, self._dropout = pixels, config.beta, config.dropout
+        self._with_classes = config.class_conditional
 
-    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:  # noqa: ARG002
+    def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:
         """See `Player`; `reconstruction` is -ln p(x | z) and `kl` the divergence; for beta = 1 the loss is their sum."""
-        posterior = self.network.encode(centres(images, self._pixels.levels)).latent_dist
+        given = {"labels": labels} if self._with_classes else {}
+        posterior = self.network.encode(centres(images, self._pixels.levels), **given).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         # The draw z ~ q(z | x) as a function of noise, so that gradients reach the encoder.  section 2.4
         latents = mean + torch.exp(0.5 * logvar) * noise.normal(*mean.shape[1:])
-        outputs = self._decode(latents, noise).sample.float()
+        outputs = self._decode(latents, noise, given).sample.float()
         # Both terms are sums over an image: a mean in one of them would hide a factor in beta.
         to_bits = 1 / (images[0].numel() * math.log(2))
         reconstruction = -self._pixels.log_prob(outputs, images).flatten(1).sum(1).mean() * to_bits
         kl = kl_to_prior(prior_of(self.network), mean, logvar, latents).mean() * to_bits
         return {"loss": reconstruction + self._beta * kl, "reconstruction": reconstruction, "kl": kl}
 
-    def _decode(self, latents: Tensor, noise: BatchNoise) -> DecoderOutput:
+    def _decode(self, latents: Tensor, noise: BatchNoise, given: dict[str, Tensor]) -> DecoderOutput:
         """Decode with dropout of whole feature maps, whose choice is drawn from the batch's noise as all else is."""
         if isinstance(self.network, AutoencoderKL) or not self._dropout:
-            return self.network.decode(latents)
+            return self.network.decode(latents, **given)
         widths = self.network.decoder.block_widths
         kept = [(noise.uniform(width) >= self._dropout) / (1 - self._dropout) for width in widths]
-        return self.network.decode(latents, kept)
+        return self.network.decode(latents, factors=kept, **given)
 
 
-class VAE(Family):
+class VAE(ConditionalFamily):
     """An encoder and a decoder on one grid.
 
     Raises:
@@ -71,12 +77,14 @@ class VAE(Family):
     """
 
     name: ClassVar[str] = "vae"
+    pooling = "probabilities"
 
     def __init__(self, grid: Grid, config: Config) -> None:
         if grid.levels < 2:
             raise DataError(f"levels is {grid.levels}: images of one level are all alike; take images with at least 2 levels")
         self.grid, self._config = grid, config
         self.pixels = pixel_distribution(grid.levels, grid.channels)
+        self.num_classes = len(grid.classes) if config.class_conditional else 0
         self.network = make_autoencoder(grid, config, self.pixels.outputs_per_value)
 
     def players(self) -> dict[str, Player]:
@@ -95,28 +103,35 @@ class VAE(Family):
         return {"autoencoder": self.network}
 
     def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw z from the prior, then x from p(x | z)."""
+        """Draw z from the prior, then x from p(x | z); with classes, from p(x | z, c) of each class in turn."""
         latents = self.prior(num_images, generator)
-        return self.draw(latents, generator)
+        return self.draw(latents, generator, self._in_turn(num_images))
+
+    def sample_given(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return self.draw(self.prior(len(labels), generator), generator, labels)
 
     def sample_sets(self) -> dict[str, Sampler]:
         """`mean`: the means of p(x | z) at the same latents."""
-        return {"mean": lambda num_images, generator: self.mean(self.prior(num_images, generator)).round().to(torch.uint8)}
+
+        def means(num_images: int, generator: torch.Generator) -> Tensor:
+            return self.mean(self.prior(num_images, generator), self._in_turn(num_images)).round().to(torch.uint8)
+
+        return {"mean": means}
 
     def prior(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Return latents drawn from p(z), float32 (B, Z, h, w)."""
         normal = torch.randn(num_images, *latent_shape(self.network, self.grid), generator=generator)
         return prior_of(self.network).draw(normal, generator)
 
-    def draw(self, latents: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one draw from p(x | z) for each latent, uint8 (B, C, H, W)."""
+    def draw(self, latents: Tensor, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """Return one draw from p(x | z), or p(x | z, c), for each latent, uint8 (B, C, H, W)."""
         uniform = torch.rand(len(latents), *self.grid.shape, generator=generator)
-        parts = zip(latents.split(DECODED_AT_ONCE), uniform.split(DECODED_AT_ONCE), strict=True)
-        return torch.cat([self.pixels.sample(self._decode(part), noise) for part, noise in parts])
+        parts = zip(self._decoded(latents, labels), uniform.split(DECODED_AT_ONCE), strict=True)
+        return torch.cat([self.pixels.sample(outputs, noise) for outputs, noise in parts])
 
-    def mean(self, latents: Tensor) -> Tensor:
-        """Return the mean of p(x | z) for each latent in levels, float32 (B, C, H, W)."""
-        return torch.cat([self.pixels.mean(self._decode(part)) for part in latents.split(DECODED_AT_ONCE)])
+    def mean(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the mean of p(x | z), or p(x | z, c), for each latent in levels, float32 (B, C, H, W)."""
+        return torch.cat([self.pixels.mean(outputs) for outputs in self._decoded(latents, labels)])
 
     @torch.no_grad()
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +155,16 @@ class VAE(Family):
         """Return the logarithms of the importance weights of `num_importance_samples` latents, float64 (B, k), in nats."""
         return log_weights(self.network, self.pixels, images, self._config.num_importance_samples, generator)
 
+    def log_probs_given(self, images: Tensor, label: int, generator: torch.Generator) -> Tensor:
+        return log_weights(self.network, self.pixels, images, self._config.num_class_draws, generator, label).T
+
+    @property
+    def class_detail(self) -> str:
+        return f"IWAE, k = {self._config.num_class_draws}, the same noise for every class"
+
     def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood:
+        if self.num_classes:
+            return mixture_likelihood(self, images, generator)
         k = self._config.num_importance_samples
         bound = iwae_bound(self.log_weights(images, generator), k)
         return Likelihood(bits=-bound / (self.grid.num_dims * math.log(2)), kind="lower bound", detail=f"IWAE, k = {k}")
@@ -157,6 +181,13 @@ class VAE(Family):
 
         write(context, self, images, generator, history)
 
+    def _in_turn(self, num_images: int) -> Tensor | None:
+        return labels_in_turn(num_images, self.num_classes) if self.num_classes else None
+
     @torch.no_grad()
-    def _decode(self, latents: Tensor) -> Tensor:
-        return self.network.decode(latents.to(self.network.device)).sample.float().cpu()
+    def _decoded(self, latents: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+        """Yield what the decoder says of parts of the latents, float32 (., C·P, H, W)."""
+        device = self.network.device
+        for rows in torch.arange(len(latents)).split(DECODED_AT_ONCE):
+            given = {} if labels is None else {"labels": labels[rows].to(device)}
+            yield self.network.decode(latents[rows].to(device), **given).sample.float().cpu()

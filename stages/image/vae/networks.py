@@ -5,6 +5,9 @@ that the decoder gives for each value.
 
     network.encode(x).latent_dist    q(z | x) of x, float (B, C, H, W) in [-1, 1]: a DiagonalGaussianDistribution over z
     network.decode(z).sample         what p(x | z) is read from, float (B, C·P, H, W)
+
+A class-conditional network takes `labels` as well, int64 (B,): q(z | x, c) and p(x | z, c) (Sohn et al., Learning Structured
+Output Representation using Deep Conditional Generative Models, 2015).
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.errors import DataError
 from stages.common.images.blocks import Decoder, Encoder
@@ -41,6 +46,7 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_levels: how often the sides are halved.
         num_blocks: residual blocks at each level.
         prior_components: normal distributions in the prior.
+        num_classes: of a class-conditional network; 0: it knows no classes.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -57,20 +63,32 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_levels: int,
         num_blocks: int,
         prior_components: int,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
+        self._num_classes = num_classes
         sizes: dict[str, Any] = {"height": height, "width": width, "num_levels": num_levels, "num_blocks": num_blocks}
-        self.encoder = Encoder(channels, 2 * latent_channels, hidden_size=encoder_hidden_size, dense=True, **sizes)
-        self.decoder = Decoder(latent_channels, channels * outputs_per_value, hidden_size=hidden_size, dense=True, **sizes)
+        inputs, outputs = channels + num_classes, channels * outputs_per_value
+        # A class is given as K more numbers, 1 for it and 0 for the others: to the encoder at every pixel.
+        self.encoder = Encoder(inputs, 2 * latent_channels, hidden_size=encoder_hidden_size, dense=True, **sizes)
+        self.decoder = Decoder(latent_channels + num_classes, outputs, hidden_size=hidden_size, dense=True, **sizes)
         self.prior = make_prior(latent_channels, prior_components)
 
-    def encode(self, images: Tensor) -> AutoencoderKLOutput:
-        """Return q(z | x): mean and log-variance, each (B, Z, 1, 1)."""
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> AutoencoderKLOutput:
+        """Return q(z | x), or q(z | x, c): mean and log-variance, each (B, Z, 1, 1)."""
+        if labels is not None:
+            planes = self._one_hot(labels)[:, :, None, None].expand(-1, -1, *images.shape[2:])
+            images = torch.cat([images, planes], dim=1)
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(self.encoder(images)[:, :, None, None]))
 
-    def decode(self, latents: Tensor, factors: Sequence[Tensor] = ()) -> DecoderOutput:
+    def decode(self, latents: Tensor, labels: Tensor | None = None, *, factors: Sequence[Tensor] = ()) -> DecoderOutput:
         """Return (B, C·P, H, W) of latents (B, Z, 1, 1); `factors` as in `Decoder`."""
-        return DecoderOutput(sample=self.decoder(latents.flatten(1), factors))
+        flat = latents.flatten(1)
+        inputs = flat if labels is None else torch.cat([flat, self._one_hot(labels)], dim=1)
+        return DecoderOutput(sample=self.decoder(inputs, factors))
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        return functional.one_hot(labels, self._num_classes).to(self.dtype)
 
 
 Autoencoder = SmallAutoencoder | AutoencoderKL
@@ -94,6 +112,7 @@ def make_autoencoder(grid: Grid, config: Config, outputs_per_value: int) -> Auto
             num_levels=config.num_levels,
             num_blocks=config.num_blocks,
             prior_components=config.prior_components,
+            num_classes=len(grid.classes) if config.class_conditional else 0,
         )
     return _autoencoder_kl(grid, config, outputs_per_value)
 

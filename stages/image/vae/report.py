@@ -51,6 +51,8 @@ def write(context: Context, vae: VAE, images: Tensor, generator: torch.Generator
         caption="The two terms of the bound while training: what the decoder still has to say about the pixels, and what the "
         "latents say about the image. For beta = 1 the loss is their sum.",
     )
+    if vae.num_classes:
+        return  # latents are shown for one density, not for one of each class
     means, logvars = vae.posterior(images)
     _bounds(context, vae, images[:BOUND_IMAGES], generator)
     _draws_and_means(context, vae, images[:SHOWN], means[:SHOWN], generator)

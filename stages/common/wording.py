@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from stages.common.plots import readable
-from stages.image.compare.statistics import Estimate
+from stages.common.verdicts import Estimate
 
 
 def short(value: float) -> str:

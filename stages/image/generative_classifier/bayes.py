@@ -1,0 +1,55 @@
+"""Bayes' rule, and one number that makes a classifier's confidence fit.
+
+Legend: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp
+
+LARGEST_LOG_TEMPERATURE = 8.0
+"""Temperatures are looked for between exp(-8) and exp(8)."""
+
+
+def bayes(log_likelihood: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ln P(c | x), (N, K), and ln P(x), (N,): P(c | x) = P(x | c)·P(c) / P(x), P(x) = sum over c of P(x | c)·P(c).
+
+    Args:
+        log_likelihood: ln P(x | c), (N, K), nats.
+        prior: P(c), (K,), all above 0.
+    """
+    joint = log_likelihood + np.log(prior)
+    evidence = logsumexp(joint, axis=1)
+    return joint - evidence[:, None], evidence
+
+
+def log_loss(log_posterior: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of -ln P(true class | x), nats."""
+    return float(-log_posterior[np.arange(len(labels)), labels].mean())
+
+
+def temperature(log_posterior: np.ndarray, labels: np.ndarray) -> float:
+    """Return T that makes softmax(ln P / T) have the least log-loss (Guo et al., arXiv 1706.04599, section 4.2)."""
+
+    def loss(log_t: float) -> float:
+        return log_loss(log_softmax(log_posterior * math.exp(-log_t), axis=1), labels)
+
+    bounds = (-LARGEST_LOG_TEMPERATURE, LARGEST_LOG_TEMPERATURE)
+    return math.exp(float(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def tempered(log_posterior: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return ln P after temperature, (N, K), and the mean of the temperatures.
+
+    The temperature of every second image is found on the others and the other way round: no image tells its own.
+    """
+    result, found = np.empty_like(log_posterior), []
+    even = np.arange(len(labels)) % 2 == 0
+    for part in (even, ~even):
+        found.append(temperature(log_posterior[~part], labels[~part]))
+        result[part] = log_softmax(log_posterior[part] / found[-1], axis=1)
+    return result, math.sqrt(found[0] * found[1])

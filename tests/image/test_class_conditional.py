@@ -1,0 +1,253 @@
+"""One density for each class: it is a density, it learns from the labels it was given, and nothing changes without it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+
+from pipeline.errors import DataError, RecipeError
+from stages.common.images.class_scores import class_bits, load_scores, mixture_likelihood, pooled
+from stages.common.images.class_stage import estimator_noise
+from stages.common.images.grid import Grid, Split
+from stages.common.images.image_sets import TEST, image_sets
+from stages.common.images.labels import label_subset
+from stages.common.images.noise import seeded_generator, whole_batch
+from stages.image.flow.config import Config as FlowConfig
+from stages.image.flow.model import Flow
+from stages.image.flow.pipeline import FlowPipeline
+from stages.image.flow_matching.config import Config as MatchingConfig
+from stages.image.flow_matching.model import FlowMatching
+from stages.image.vae.config import Config as VaeConfig
+from stages.image.vae.model import VAE
+from tests.harness import run_stage
+from tests.image.digits import toy_artifact
+
+TINY = Grid(name="toy", license="cc0-1.0", levels=2, channels=1, height=2, width=2, classes=("a", "b"), sizes={}, sha256={})
+REPEATS = 100
+EVERY_IMAGE = torch.tensor(list(itertools.product((0, 1), repeat=4)), dtype=torch.uint8).view(16, 1, 2, 2)
+
+
+def vae(**values):
+    sizes = {"hidden_size": 4, "num_levels": 1, "latent_channels": 2}
+    return made(VAE, VaeConfig, sizes | values)
+
+
+def flow(**values):
+    return made(Flow, FlowConfig, {"hidden_size": 8, "num_heads": 2, "num_transforms": 2, "dropout": 0.0} | values)
+
+
+def matching(**values):
+    return made(FlowMatching, MatchingConfig, {"block_out_channels": [4], "num_class_steps": 4} | values)
+
+
+def made(family, config, values):
+    """Give every weight another value: a fresh flow is uniform, and a uniform density proves little."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = family(TINY, config.parse({"class_conditional": True} | values, where="a family"))
+    generator = seeded_generator(5)
+    with torch.no_grad():
+        for network in model.averaged().values():
+            for name, parameter in network.named_parameters():
+                scale = 1.0 if "class" in name else 0.12
+                parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def chances_of(family):
+    """P(x | c) of every image, (16, K): the mean over many draws for each, made as many images at once."""
+    bits, _ = class_bits(family, EVERY_IMAGE.repeat_interleave(REPEATS, dim=0), 1)
+    return (2**-bits).unflatten(0, (16, REPEATS)).mean(1)
+
+
+FAMILIES = {
+    "vae": vae,
+    "coupling": flow,
+    "autoregressive": lambda **values: flow(architecture="autoregressive", patch_size=1, **values),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_probabilities_of_all_images_sum_to_one_for_every_class(family):
+    chances = chances_of(FAMILIES[family]())
+    assert chances.sum(0).tolist() == pytest.approx([1.0, 1.0], abs=0.05)
+    assert not torch.allclose(chances[:, 0], chances[:, 1], atol=0.005)
+
+
+def test_a_flow_matching_model_has_a_density_for_each_class():
+    bits, _ = class_bits(matching(), EVERY_IMAGE, 1)
+    assert torch.isfinite(bits).all()
+    assert not torch.allclose(bits[:, 0], bits[:, 1], atol=0.01)
+
+
+@pytest.mark.parametrize("family", [vae, flow, matching])
+def test_classes_that_mean_the_same_get_the_same_bits_because_they_share_their_draws(family):
+    model = family()
+    with torch.no_grad():
+        for network in model.averaged().values():
+            for name, parameter in network.named_parameters():
+                if "class" in name:
+                    parameter.zero_()
+        if isinstance(model, VAE):
+            model.network.encoder.from_image.weight[:, 1:] = 0
+            model.network.decoder.unflatten[0].weight[:, 2:] = 0
+    bits, halves = class_bits(model, EVERY_IMAGE, 1)
+    assert torch.allclose(bits[:, 0], bits[:, 1], atol=1e-5)
+    assert not torch.equal(halves[0], halves[1])
+
+
+def test_the_noise_of_the_log_odds_falls_with_the_number_of_draws():
+    noise = {}
+    for draws in (2, 64):
+        _, halves = class_bits(flow(num_class_draws=draws), EVERY_IMAGE, 1)
+        noise[draws], _ = estimator_noise(halves.numpy())
+    assert noise[64] < noise[2] / 3
+
+
+def test_the_mean_of_two_halves_is_what_is_reported():
+    family = flow(num_class_draws=4)
+    bits, halves = class_bits(family, EVERY_IMAGE, 1)
+    assert torch.allclose(bits, -pooled(family, -halves * math.log(2)) / math.log(2))
+
+
+def test_the_bits_of_an_image_whose_class_nobody_tells_are_those_of_the_mixture():
+    found = mixture_likelihood(flow(), EVERY_IMAGE.repeat_interleave(REPEATS, dim=0), seeded_generator(3))
+    assert float((2 ** (-found.bits * 4)).sum()) / REPEATS == pytest.approx(1.0, abs=0.05)
+    assert "equally likely" in found.detail
+
+
+def test_samples_follow_the_class():
+    family = vae()
+    labels = torch.tensor([0, 1]).repeat_interleave(3000)
+    images = family.sample_given(labels, seeded_generator(1)).flatten(1).long()
+    codes = images @ torch.tensor([8, 4, 2, 1])
+    chances = chances_of(family)
+    for label in (0, 1):
+        shares = torch.bincount(codes[labels == label], minlength=16) / 3000
+        assert torch.allclose(shares.double(), chances[:, label], atol=0.03)
+
+
+def split(counts):
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    return Split(torch.arange(len(labels)).to(torch.uint8).view(-1, 1, 1, 1), labels)
+
+
+def test_a_smaller_choice_of_labels_is_part_of_a_larger_one():
+    train = split([9, 7])
+    chosen = {n: set(label_subset(train, ("a", "b"), num_labels=n, seed=4).images.flatten().tolist()) for n in (1, 3, 7)}
+    assert chosen[1] < chosen[3] < chosen[7]
+    assert [len(found) for found in chosen.values()] == [2, 6, 14]
+
+
+def test_another_seed_chooses_other_labels():
+    train = split([50, 50])
+    first, second = (label_subset(train, ("a", "b"), num_labels=10, seed=seed).images for seed in (1, 2))
+    assert not torch.equal(first, second)
+
+
+def test_images_without_a_label_are_left_out():
+    train = Split(torch.zeros(4, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, -1, 1, -1]))
+    assert label_subset(train, ("a", "b"), num_labels=None, seed=1).labels.tolist() == [0, 1]
+
+
+def test_more_labels_than_a_class_has_are_refused():
+    with pytest.raises(DataError, match="num_labels is 8, but class 'b' has 7"):
+        label_subset(split([9, 7]), ("a", "b"), num_labels=8, seed=1)
+
+
+def test_images_without_classes_are_refused():
+    with pytest.raises(DataError, match="0 classes"):
+        label_subset(Split(torch.zeros(4, 1, 1, 1, dtype=torch.uint8), torch.full((4,), -1)), (), num_labels=None, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (VaeConfig, {"num_labels": 3}, "set class_conditional: true"),
+        (VaeConfig, {"class_conditional": True, "architecture": "autoencoder_kl"}, "belongs to architecture small"),
+        (FlowConfig, {"num_class_draws": 3}, "num_class_draws"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(config, values, message):
+    with pytest.raises(RecipeError, match=message):
+        config.parse(values, where="a stage")
+
+
+@pytest.mark.parametrize(
+    ("family", "config"), [(VAE, VaeConfig), (Flow, FlowConfig), (FlowMatching, MatchingConfig)], ids=["vae", "flow", "matching"]
+)
+def test_a_model_without_classes_has_no_weights_for_them_and_does_not_look_at_labels(family, config):
+    grid = Grid(**{**vars(TINY), "height": 4, "width": 4})
+    sizes = {"block_out_channels": [4]} if config is MatchingConfig else {"hidden_size": 8}
+    torch.manual_seed(0)
+    model = family(grid, config.parse(sizes, where="family"))
+    torch.manual_seed(0)
+    told = family(grid, config.parse(sizes | {"class_conditional": True}, where="family"))
+    weights = [sum(p.numel() for n in one.averaged().values() for p in n.parameters()) for one in (model, told)]
+    assert weights[0] < weights[1]
+    (player,) = model.players().values()
+    images = torch.randint(2, (6, 1, 4, 4), generator=seeded_generator(1)).to(torch.uint8)
+    losses = [player(images, labels, whole_batch(6, 1))["loss"] for labels in (torch.full((6,), -1), torch.arange(6) % 2)]
+    assert torch.equal(*losses)
+
+
+def test_the_pipeline_of_a_class_conditional_flow_needs_labels_that_it_knows():
+    pipeline = FlowPipeline(flow=flow().network)
+    generator = seeded_generator(1)
+    assert pipeline(class_labels=[0, 1, 1], generator=generator, output_type="pt").images.shape == (3, 1, 2, 2)
+    for wrong in (None, [0, 2]):
+        with pytest.raises(DataError, match="class_labels"):
+            pipeline(class_labels=wrong, generator=generator)
+
+
+def test_the_sets_depend_on_the_images_alone(tmp_path):
+    images, other = toy_artifact(tmp_path / "images"), toy_artifact(tmp_path / "other", height=8, width=8, levels=9)
+    sets = {one.name: one for one in image_sets(images, [], most=20, with_all=True)}
+    assert [one.sha256 for one in sets.values()] == [one.sha256 for one in image_sets(images, [], most=20, with_all=True)]
+    assert {one.role for one in sets.values()} == {"test", "corrupted", "foreign"}
+    assert all(one.images.max() < 4 for one in sets.values())
+    assert next(iter(sets)) == TEST
+    with pytest.raises(DataError, match="'bars'"):
+        image_sets(images, [other, other], most=20, with_all=True)
+    theirs = image_sets(images, [other], most=20, with_all=True)[-1]
+    assert (theirs.role, tuple(theirs.images.shape)) == ("foreign", (20, 1, 4, 4))
+    assert theirs.images.max() < 4
+
+
+COMMON = {"class_conditional": True, "num_labels": 8, "num_samples": 6, "num_likelihood_images": 6, "num_class_images": 12}
+STAGES = {
+    "vae": {"hidden_size": 8, "num_levels": 1, "latent_channels": 2, "budget_tflop": 0.001},
+    "flow": {"hidden_size": 8, "budget_tflop": 0.001},
+    "flow_matching": {"block_out_channels": [8, 8], "budget_tflop": 0.002, "num_class_steps": 2, "num_sample_steps": 2},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_writes_the_log_probability_of_every_named_image_given_every_class(stage, tmp_path):
+    images = toy_artifact(tmp_path / "images")
+    values = COMMON | STAGES[stage] | {"class_sets": "all", "batch_size": 32}  # more than the 16 labelled images
+    made = run_stage(f"stages.image.{stage}", tmp_path / stage, values, {"images": images})
+    facts, scores = load_scores(made.path)
+    assert facts["train_counts"] == [8, 8]
+    assert scores[TEST].values.shape == (12, 2)
+    assert scores[TEST].halves.shape == (2, 12, 2)
+    assert {found.role for found in scores.values()} == {"test", "corrupted", "foreign"}
+    assert (made.path / "figures" / "classes.png").exists()
+    assert "equally likely" in json.loads((made.path / "family.json").read_text())["likelihood"]["detail"]
+
+
+@pytest.mark.slow
+def test_a_classifier_learns_from_the_same_labels(tmp_path):
+    images = toy_artifact(tmp_path / "images", num=200)
+    values = {"num_labels": 40, "budget_tflop": 0.002, "batch_size": 32, "first_width": 8, "num_features": 16}
+    made = run_stage("stages.image.discriminative", tmp_path / "cnn", values, {"images": images})
+    assert made.metric("accuracy", "test") > 0.8
+    facts, scores = load_scores(made.path)
+    assert facts["train_counts"] == [40, 40]
+    assert scores[TEST].halves is None
+    assert torch.from_numpy(scores[TEST].values).exp().sum(1).allclose(torch.ones(100, dtype=torch.float64))
