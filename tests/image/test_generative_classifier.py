@@ -124,6 +124,12 @@ def test_the_area_is_scikit_learns_and_ties_count_half():
     assert low < value < high
 
 
+def test_scores_that_always_tell_have_an_area_of_one_and_no_spread():
+    value, resamples = resampled_auroc(np.ones((3, 7, 11)), seed=1, num_resamples=50)
+    assert value == 1
+    assert set(resamples) == {1.0}
+
+
 def test_a_classical_cell_is_fitted_to_the_chosen_labels_and_left_out_where_it_cannot_be(tmp_path):
     images = toy_artifact(tmp_path / "images", num=120)
     train, grid = load_split(images, "train"), load_grid(images)
