@@ -56,6 +56,11 @@ def test_the_temperature_is_the_factor_by_which_confidence_was_exaggerated():
     assert temperature(*overconfident(20_000, 40.0)) == pytest.approx(40.0, rel=0.1)
 
 
+def test_images_that_were_all_named_right_make_no_classifier_certain():
+    certain = np.array([[0.0, -2.0]] * 20)
+    assert temperature(certain, np.zeros(20, dtype=int)) > 0.3
+
+
 def test_no_image_helps_to_find_its_own_temperature():
     claimed, labels = overconfident(400, 5.0)
     after, _ = tempered(claimed, labels)
