@@ -56,6 +56,11 @@ def test_the_temperature_is_the_factor_by_which_confidence_was_exaggerated():
     assert temperature(*overconfident(20_000, 40.0)) == pytest.approx(40.0, rel=0.1)
 
 
+def test_images_that_were_all_named_right_make_no_classifier_certain():
+    certain = np.array([[0.0, -2.0]] * 20)
+    assert temperature(certain, np.zeros(20, dtype=int)) > 0.3
+
+
 def test_no_image_helps_to_find_its_own_temperature():
     claimed, labels = overconfident(400, 5.0)
     after, _ = tempered(claimed, labels)
@@ -122,6 +127,12 @@ def test_the_area_is_scikit_learns_and_ties_count_half():
     assert value == pytest.approx(roc_auc_score(truth, np.concatenate([test, foreign])))
     low, high = np.quantile(resamples, [0.025, 0.975])
     assert low < value < high
+
+
+def test_scores_that_always_tell_have_an_area_of_one_and_no_spread():
+    value, resamples = resampled_auroc(np.ones((3, 7, 11)), seed=1, num_resamples=50)
+    assert value == 1
+    assert set(resamples) == {1.0}
 
 
 def test_a_classical_cell_is_fitted_to_the_chosen_labels_and_left_out_where_it_cannot_be(tmp_path):

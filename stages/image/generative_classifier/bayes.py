@@ -33,10 +33,17 @@ def log_loss(log_posterior: np.ndarray, labels: np.ndarray) -> float:
 
 
 def temperature(log_posterior: np.ndarray, labels: np.ndarray) -> float:
-    """Return T that makes softmax(ln P / T) have the least log-loss (Guo et al., arXiv 1706.04599, section 4.2)."""
+    """Return T that makes softmax(ln P / T) have the least log-loss (Guo et al., arXiv 1706.04599, section 4.2).
+
+    One image in N + 2 counts as of any class (after Platt, Probabilistic Outputs for Support Vector Machines, 1999, section 2.2):
+    where N images were all named right, certainty would win, and the first error after them would cost without limit.
+    """
+    num_images, num_classes = log_posterior.shape
+    share = 1 / ((num_images + 2) * num_classes)
 
     def loss(log_t: float) -> float:
-        return log_loss(log_softmax(log_posterior * math.exp(-log_t), axis=1), labels)
+        values = log_softmax(log_posterior * math.exp(-log_t), axis=1)
+        return (1 - num_classes * share) * log_loss(values, labels) - share * float(values.sum(axis=1).mean())
 
     bounds = (-LARGEST_LOG_TEMPERATURE, LARGEST_LOG_TEMPERATURE)
     return math.exp(float(minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -29,4 +29,5 @@ def resampled_auroc(won: np.ndarray, *, seed: int, num_resamples: int) -> tuple[
     generator = np.random.default_rng(seed)
     shares = [generator.multinomial(size, np.full(size, 1 / size), size=num_resamples) / size for size in won.shape]
     drawn = np.einsum("rs,rn,snm,rm->r", *(shares[0], shares[1], won, shares[2]), optimize=True)
-    return float(won.mean()), drawn
+    # Where every draw is 1, sums end a rounding away from it.
+    return float(won.mean()), np.clip(drawn.round(12), 0.0, 1.0)

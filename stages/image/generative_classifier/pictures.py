@@ -91,6 +91,6 @@ def _foreign(context: Context, study: Study) -> None:
             [one.value.mean for one in found],
             ylabel="AUROC (0.5: no idea, 1: always told)",
             title=f"Test images against: {name}",
-            intervals=[(one.value.low, one.value.high) for one in found],
+            intervals=[(min(one.value.low, one.value.mean), max(one.value.high, one.value.mean)) for one in found],
         )
         context.section.figure(path, f"How well each score tells test images from foreign ones ({name}); below 0.5 it is fooled.")

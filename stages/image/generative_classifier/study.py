@@ -211,6 +211,7 @@ def _detections(config: Config, models: dict[str, Model]) -> list[Detection]:
                 won = np.stack([wins(*both) for both in values])
                 value, drawn = resampled_auroc(won, seed=config.seed, num_resamples=config.num_resamples)
                 low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
+                value = round(value, 12)
                 estimate = Estimate(mean=value, low=low, high=high, num_seeds=len(won), method="images and seeds")
                 found.append(Detection(model=one.name, score=score, foreign=name, value=estimate, drawn=drawn))
     return found
