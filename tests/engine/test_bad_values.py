@@ -78,6 +78,7 @@ def test_an_error_of_the_system_says_what_to_do(code: int, words: str) -> None:
     assert "run the same command again" in told
 
 
+@pytest.mark.slow
 def test_settings_of_the_run_change_no_fingerprint(project: Project) -> None:
     """Device, processes and threads are where a stage runs, not what it computes."""
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")

@@ -98,6 +98,7 @@ def killed_in_commit(root: Path, number: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_write_of_a_commit_leaves_what_the_next_worker_completes(tmp_path: Path) -> None:
     number = 0
     while killed_in_commit(tmp_path / str(number), number + 1):
@@ -136,6 +137,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_rank_holds_its_directory_while_it_lives(project: Project) -> None:
     project.stage("write", SLOW)
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")

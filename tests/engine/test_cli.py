@@ -47,6 +47,7 @@ def test_status_of_an_unknown_recipe_names_the_known(finished: Project) -> None:
     assert "did you mean 'r'" in finished.groundup("status", "rr", code=2)
 
 
+@pytest.mark.slow
 def test_logs_show_what_a_stage_printed(project: Project) -> None:
     project.stage(
         "talk",
@@ -83,6 +84,7 @@ def test_diff_names_the_field_and_the_metric(finished: Project) -> None:
     assert "length: 1 -> 2" in told
 
 
+@pytest.mark.slow
 def test_gc_shows_first_and_removes_only_what_no_run_uses(finished_one: Project) -> None:
     project = finished_one
     project.groundup("run", "recipe.yaml", "stages.a.text=b")
@@ -123,6 +125,7 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     assert "nothing to run" in project.groundup("plan", "recipe.yaml"), "a recipe finds what was made alone"
 
 
+@pytest.mark.slow
 def test_a_stage_outside_the_checkout_needs_no_registration(project: Project) -> None:
     project.stage("mine", WRITE, CONFIG)
     project.recipe("name: r\nstages:\n  a: {stage: toy.mine, text: a}\n")
@@ -204,6 +207,7 @@ def test_a_command_that_goes_on_can_be_typed(project: Project) -> None:
     assert f"whole log:  {sys.executable} -m pipeline logs recipe.yaml a --store ." in told
 
 
+@pytest.mark.slow
 def test_a_stage_that_only_leaves_out_cannot_be_forced_or_kept(finished: Project) -> None:
     for flag in ("--force", "--keep"):
         told = finished.groundup("plan", "recipe.yaml", "--only", "a", flag, "b", code=2)

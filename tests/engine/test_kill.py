@@ -190,6 +190,7 @@ def test_a_stage_outlives_its_driver_and_the_next_run_takes_the_result(training:
     assert (training.root / "runs/r/t/out.txt").read_text() == expected(6)
 
 
+@pytest.mark.slow
 def test_killing_everything_loses_at_most_the_steps_since_the_last_checkpoint(training: Project) -> None:
     process = training.start("run", "recipe.yaml", "stages.t.text='0.2'")
     wait_for_step(training, 5)
@@ -256,6 +257,7 @@ def test_two_runs_at_once_do_each_stage_once(diamond: Project) -> None:
     assert sorted(diamond.ran()) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.slow
 def test_a_failed_stage_stops_its_dependants_while_siblings_finish(project: Project) -> None:
     project.stage("fail", "def run(config, context):\n    print('on the way')\n    raise ValueError('boom <b>')\n", CONFIG)
     project.recipe(

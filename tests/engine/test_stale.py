@@ -95,6 +95,7 @@ def test_an_edit_makes_exactly_these_stages_run(name: str, finished: Project, tm
     assert any(cause in text for text in causes) or not stale, causes
 
 
+@pytest.mark.slow
 def test_the_seed_counts_only_where_the_config_declares_one(project: Project) -> None:
     project.stage("seedless", WRITE, CONFIG.replace("        seed: int = 0\n", ""))
     project.recipe("name: r\nseed: 1\nstages:\n  a: {stage: toy.seedless, text: a}\n")

@@ -149,6 +149,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(project: Project, small_di
     assert (small_disk / "store" / "runs.log").read_text() == "b\n", "what was finished before stays"
 
 
+@pytest.mark.slow
 def test_a_read_only_store_is_told_and_can_still_be_read(project: Project, small_disk: Path) -> None:
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
     project.groundup("run", "recipe.yaml", "--store", str(small_disk))

@@ -269,6 +269,7 @@ model.dressed(model.train([texts], Config(vocab_size=600))).save_pretrained(sys.
 """
 
 
+@pytest.mark.slow
 def test_training_again_in_another_process_order_and_number_of_threads_gives_the_same_bytes(tmp_path):
     paths = sorted(Path(data.__file__).parent.glob("*.py"))
     texts = [text for path in paths for text in path.read_text(encoding="utf-8").split("\n\n")]

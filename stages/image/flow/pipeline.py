@@ -10,9 +10,8 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 
 from pipeline.errors import DataError
 from stages.common.images.grid import quantise
+from stages.common.images.pipeline_output import check_output_type, pipeline_output
 from stages.image.flow.flows import ImageFlow
-
-OUTPUT_TYPES = ("pil", "np", "pt")
 
 
 class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -46,18 +45,14 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
             DataError: another output type, or labels that the flow does not know.
         """
         self._check_labels(class_labels)
-        if output_type not in OUTPUT_TYPES:
-            raise DataError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        check_output_type(output_type)
         levels = self.flow.config.levels
         labels = None if class_labels is None else torch.tensor(class_labels, device=self._execution_device)
         latents = torch.rand(batch_size if labels is None else len(labels), *self.flow.latent_shape, generator=generator)
         values = self.flow.inverse(latents.to(self._execution_device, self.flow.dtype), labels)
-        images = quantise(values.float(), levels).float() / (levels - 1)
+        images = quantise(values.float(), levels)
         self.maybe_free_model_hooks()
-        shown = images if output_type == "pt" else images.cpu().permute(0, 2, 3, 1).numpy()
-        if output_type == "pil":
-            shown = self.numpy_to_pil(shown)
-        return ImagePipelineOutput(images=shown) if return_dict else (shown,)
+        return pipeline_output(images, levels, output_type, return_dict=return_dict)
 
     def _check_labels(self, class_labels: list[int] | None) -> None:
         num_classes = self.flow.config.num_classes

@@ -8,11 +8,9 @@ from __future__ import annotations
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 
-from pipeline.errors import DataError
 from stages.common.images.grid import quantise
+from stages.common.images.pipeline_output import check_output_type, pipeline_output
 from stages.image.gan.networks import Generator
-
-OUTPUT_TYPES = ("pil", "np", "pt")
 
 
 class GANPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -43,14 +41,10 @@ class GANPipeline(DiffusionPipeline):  # type: ignore[misc]
         Raises:
             DataError: another output type.
         """
-        if output_type not in OUTPUT_TYPES:
-            raise DataError(f"output_type is {output_type!r}; use one of {', '.join(OUTPUT_TYPES)}")
+        check_output_type(output_type)
         config = self.generator.config
         latents = torch.randn(batch_size, config.latent_size, generator=generator)
         values = self.generator(latents.to(self._execution_device, self.generator.dtype))
-        images = quantise(values.float(), config.levels).float() / (config.levels - 1)
+        images = quantise(values.float(), config.levels)
         self.maybe_free_model_hooks()
-        shown = images if output_type == "pt" else images.cpu().permute(0, 2, 3, 1).numpy()
-        if output_type == "pil":
-            shown = self.numpy_to_pil(shown)
-        return ImagePipelineOutput(images=shown) if return_dict else (shown,)
+        return pipeline_output(images, config.levels, output_type, return_dict=return_dict)
