@@ -7,7 +7,7 @@
 Same images (the dataset stage's 8x8 digits), same grid and accounting of bits, one evaluator, about the same parameters,
 the same training FLOPs counted by one ledger around each side's own forward and backward. Every peer is tuned on a seed of
 its own, by the very figure that is reported: its variants at the middle learning rate, then the other rates of the best
-one. Our side is the stages' defaults. Then both sides train on the seeds that count, and in short bursts in turn for images/s.
+one, each with a quarter of the budget, then the best with all of it; it may stay with a quarter if that is better. Our side is the stages' defaults. Then both sides train on the seeds that count, and in short bursts in turn for images/s.
 
 Every run is kept under `build/benchmarks/image_peers` by a hash of the code of both sides, so a run that was cut off goes on.
 Each peer has a virtual environment of its own under `build/` with the torch of ours; `PIP_ARGS` is passed to pip.
@@ -26,7 +26,7 @@ import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from stages.image.compare.statistics import Difference, Sampled, difference, pai
 
 FOLDER = BUILD / "image_peers"
 TUNING_SEED = 1
+TRIAL_SHARE = 0.25
 
 OUR_MODULE = "benchmarks.image_our_side"
 
@@ -73,6 +74,8 @@ class Chosen:
     side: Side
     variant: str = ""
     rate: float = 0.0
+    share: float = 1.0
+    """Of the budget."""
 
     def flags(self) -> list[str]:
         """Return what its process is told."""
@@ -118,7 +121,7 @@ def environment_note(side: Side, *packages: str) -> str:
 
 def run(chosen: Chosen, seed: int, budget: float) -> Found:
     """Train and measure one side in a process of its own, or return what was found before."""
-    flags = [*chosen.flags(), "--seed", str(seed), "--budget", str(budget)]
+    flags = [*chosen.flags(), "--seed", str(seed), "--budget", str(budget * chosen.share)]
     key = hashlib.sha256(f"{_code(chosen.side)} {chosen.side.module} {flags}".encode()).hexdigest()[:16]
     out = FOLDER / "runs" / f"{chosen.side.key}-{key}.json"
     if not out.exists():
@@ -139,17 +142,26 @@ def run(chosen: Chosen, seed: int, budget: float) -> Found:
 
 
 def tune(side: Side, budget: float, score: Callable[[Found], float]) -> tuple[Chosen, str]:
-    """Return the variant and rate of the lowest score on the tuning seed, and all trials as text."""
+    """Return variant, rate and share of the budget of the lowest score on the tuning seed, and all trials as text.
+
+    Trials have TRIAL_SHARE of the budget; the best of them is tried with all of it, too, and may stay with less.
+    """
     trials: dict[Chosen, float] = {}
+
+    def attempt(chosen: Chosen) -> None:
+        trials[chosen] = score(run(chosen, TUNING_SEED, budget))
+
+    def best() -> Chosen:
+        return min(trials, key=lambda trial: trials[trial])
+
     for variant in side.variants:
-        chosen = Chosen(side, variant, side.rates[0])
-        trials[chosen] = score(run(chosen, TUNING_SEED, budget))
-    best_variant = min(trials, key=lambda trial: trials[trial]).variant
+        attempt(Chosen(side, variant, side.rates[0], TRIAL_SHARE))
+    variant = best().variant
     for rate in side.rates[1:]:
-        chosen = Chosen(side, best_variant, rate)
-        trials[chosen] = score(run(chosen, TUNING_SEED, budget))
-    shown = "; ".join(f"{t.variant} {t.rate:g}: {value:.4f}".strip() for t, value in trials.items())
-    return min(trials, key=lambda trial: trials[trial]), f"Trials of {side.name}: {shown}."
+        attempt(Chosen(side, variant, rate, TRIAL_SHARE))
+    attempt(replace(best(), share=1.0))
+    shown = "; ".join(f"{t.variant} {t.rate:g}, {t.share:g} of the budget: {value:.4f}".strip() for t, value in trials.items())
+    return best(), f"Trials of {side.name}: {shown}."
 
 
 def final_runs(sides: Sequence[Chosen], num_seeds: int, budget: float) -> dict[str, list[Found]]:
@@ -206,14 +218,25 @@ def cost_rows(mine: Sequence[Found], theirs: Sequence[Found], ours_name: str, na
         Row(f"parameters: {pair}", *(f"{side[0]['num_parameters']:,}" for side in (mine, theirs))),
         Row(f"counted TFLOP: {pair}", *(f"{side[0]['flops'] / 1e12:.3f}" for side in (mine, theirs))),
         Row(f"images trained on: {pair}", *(f"{side[0]['num_images']:,}" for side in (mine, theirs))),
+        Row(f"MFLOP for each image: {pair}", *(f"{_flops_per_image(side) / 1e6:.2f}" for side in (mine, theirs))),
     ]
 
 
-def speed_row(speeds: Mapping[str, Sequence[float]], ours_name: str, name: str) -> Row:
-    """Return the row of images/s; the ratio is taken in each round."""
-    ratio = ratios(speeds[ours_name], speeds[name])
-    shown = (spread(speeds[side], "images/s", 0) for side in (ours_name, name))
-    return Row(f"training speed: {ours_name}, {name}", *shown, spread(ratio, digits=2), ">= 1", statistics.median(ratio) >= 1)
+def speed_rows(
+    speeds: Mapping[str, Sequence[float]], mine: Sequence[Found], theirs: Sequence[Found], ours_name: str, name: str
+) -> list[Row]:
+    """Return the rows of images/s and of counted GFLOP/s; ratios are taken in each round."""
+    rows = []
+    for unit, scales, digits in (
+        ("images/s", (1.0, 1.0), 0),
+        ("GFLOP/s", tuple(_flops_per_image(side) / 1e9 for side in (mine, theirs)), 1),
+    ):
+        sides = [[speed * scale for speed in speeds[key]] for key, scale in zip((ours_name, name), scales, strict=True)]
+        ratio = ratios(*sides)
+        target, met = (">= 1", statistics.median(ratio) >= 1) if unit == "images/s" else ("", None)
+        shown = (spread(side, unit, digits) for side in sides)
+        rows.append(Row(f"training speed: {ours_name}, {name}", *shown, spread(ratio, digits=2), target, met))
+    return rows
 
 
 def quality_row(what: str, mine: Sequence[float], theirs: Sequence[float], judged: tuple[Difference, str]) -> Row:
@@ -234,7 +257,8 @@ def likelihood_rows(
         peer, pair = found[one.side.name], f"{mine.side.name}, {one.side.name}"
         numbers = [[run["bits_per_dim"] for run in side] for side in (own, peer)]
         rows.append(quality_row(f"{what}: {pair}", *numbers, compare_bits(own, peer)))
-        rows += [speed_row(speeds, mine.side.name, one.side.name), *cost_rows(own, peer, mine.side.name, one.side.name)]
+        names = (mine.side.name, one.side.name)
+        rows += [*speed_rows(speeds, own, peer, *names), *cost_rows(own, peer, *names)]
     return rows
 
 
@@ -245,6 +269,10 @@ def options(description: str | None, *, rounds: int = 9) -> Namespace:
     parser.add_argument("--budget", type=float, default=0.6, help="TFLOP of each training")
     parser.add_argument("--rounds", type=int, default=rounds, help="bursts of each side for images/s")
     return parser.parse_args()
+
+
+def _flops_per_image(runs: Sequence[Found]) -> float:
+    return float(runs[0]["flops"] / runs[0]["num_images"])
 
 
 def _judged(found: Difference) -> tuple[Difference, str]:
