@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,17 @@ class OurSide:
 
     def burst(self) -> tuple[int, float]:
         """Train on about BURST_IMAGES images; see `serve_bursts`."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             training = self._training(Path(folder))
             num_steps = BURST_IMAGES // self.config.batch_size
-            ready = time.perf_counter()
+            ready = time.process_time()
+            # A new optimiser, and the checkpoint at the end, are no training; all else in the loop counts.
+            training.saved.save = Uncounted(training.saved.save)  # type: ignore[method-assign]
             training.run(num_steps, {})
-            end = time.perf_counter()
-        # A new optimiser and a checkpoint at the end are no training; all else in the loop counts.
-        return num_steps * self.config.batch_size, ready - begin + training.saved.seconds + time.perf_counter() - end
+            end = time.process_time()
+        left_out = ready - begin + training.saved.save.seconds + time.process_time() - end
+        return num_steps * self.config.batch_size, left_out
 
     def _training(self, folder: Path) -> ImageTraining:
         return ImageTraining(
@@ -116,6 +119,19 @@ class OurSide:
         samples = self.family.sample(NUM_SAMPLES, seeded_generator(self.config.seed, SAMPLES))
         np.save(self._arguments.out.with_suffix(".npy"), samples.numpy())
         return {"num_evaluations": self.family.num_function_evaluations}
+
+
+class Uncounted:
+    """A function with the CPU seconds of its calls."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function, self.seconds = function, 0.0
+
+    def __call__(self, *arguments: Any) -> None:
+        """Call it."""
+        begin = time.process_time()
+        self._function(*arguments)
+        self.seconds += time.process_time() - begin
 
 
 if __name__ == "__main__":

@@ -212,14 +212,17 @@ def write_result(arguments: Namespace, **found: Any) -> None:
 
 
 def serve_bursts(burst: Callable[[], tuple[int, float]]) -> None:
-    """For each line of standard input train a little and print images per second.
+    """For each line of standard input train a little and print images per CPU second.
+
+    One thread computes, so on a machine that does nothing else CPU seconds are wall seconds; beside other work only they
+    say how fast the code is.
 
     Args:
-        burst: trains; returns the images and the seconds that do not count, such as those of saving.
+        burst: trains; returns the images and the CPU seconds that do not count, such as those of saving.
     """
     burst()  # the first one allocates
     print("ready", flush=True)
     for _ in sys.stdin:
-        begin = time.perf_counter()
+        begin = time.process_time()
         num_images, left_out = burst()
-        print(num_images / (time.perf_counter() - begin - left_out), flush=True)
+        print(num_images / (time.process_time() - begin - left_out), flush=True)

@@ -7,7 +7,8 @@
 Same images (the dataset stage's 8x8 digits), same grid and accounting of bits, one evaluator, about the same parameters,
 the same training FLOPs counted by one ledger around each side's own forward and backward. Every peer is tuned on a seed of
 its own, by the very figure that is reported: its variants at the middle learning rate, then the other rates of the best
-one, each with a quarter of the budget, then the best with all of it; it may stay with a quarter if that is better. Our side is the stages' defaults. Then both sides train on the seeds that count, and in short bursts in turn for images/s.
+one. Our side is the stages' defaults. Then both sides train on the seeds that count, and in short bursts in turn for images per CPU second (one
+thread each; beside other work wall seconds would measure that work).
 
 Every run is kept under `build/benchmarks/image_peers` by a hash of the code of both sides, so a run that was cut off goes on.
 Each peer has a virtual environment of its own under `build/` with the torch of ours; `PIP_ARGS` is passed to pip.
@@ -39,7 +40,6 @@ from stages.image.compare.statistics import Difference, Sampled, difference, pai
 
 FOLDER = BUILD / "image_peers"
 TUNING_SEED = 1
-TRIAL_SHARE = 0.25
 
 OUR_MODULE = "benchmarks.image_our_side"
 
@@ -57,6 +57,7 @@ class Side:
         python: its interpreter.
         variants: that are tried, the first is the default.
         rates: learning rates that are tried, the middle one first; none: it is not tuned here.
+        trial_share: share of the budget that a trial has.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Side:
     python: Path = Path(sys.executable)
     variants: tuple[str, ...] = ("",)
     rates: tuple[float, ...] = ()
+    trial_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ class Chosen:
     rate: float = 0.0
     share: float = 1.0
     """Of the budget."""
+
+    @property
+    def label(self) -> str:
+        """What was chosen, for people."""
+        share = "" if self.share == 1 else f", {self.share:g} of the budget"
+        return f"{self.variant} {self.rate:g}{share}".strip()
 
     def flags(self) -> list[str]:
         """Return what its process is told."""
@@ -144,7 +152,7 @@ def run(chosen: Chosen, seed: int, budget: float) -> Found:
 def tune(side: Side, budget: float, score: Callable[[Found], float]) -> tuple[Chosen, str]:
     """Return variant, rate and share of the budget of the lowest score on the tuning seed, and all trials as text.
 
-    Trials have TRIAL_SHARE of the budget; the best of them is tried with all of it, too, and may stay with less.
+    Where a trial has less than the budget, the best is tried with all of it, too, and may stay with less.
     """
     trials: dict[Chosen, float] = {}
 
@@ -155,12 +163,13 @@ def tune(side: Side, budget: float, score: Callable[[Found], float]) -> tuple[Ch
         return min(trials, key=lambda trial: trials[trial])
 
     for variant in side.variants:
-        attempt(Chosen(side, variant, side.rates[0], TRIAL_SHARE))
+        attempt(Chosen(side, variant, side.rates[0], side.trial_share))
     variant = best().variant
     for rate in side.rates[1:]:
-        attempt(Chosen(side, variant, rate, TRIAL_SHARE))
-    attempt(replace(best(), share=1.0))
-    shown = "; ".join(f"{t.variant} {t.rate:g}, {t.share:g} of the budget: {value:.4f}".strip() for t, value in trials.items())
+        attempt(Chosen(side, variant, rate, side.trial_share))
+    if side.trial_share < 1:
+        attempt(replace(best(), share=1.0))
+    shown = "; ".join(f"{trial.label}: {value:.4f}" for trial, value in trials.items())
     return best(), f"Trials of {side.name}: {shown}."
 
 
@@ -225,15 +234,15 @@ def cost_rows(mine: Sequence[Found], theirs: Sequence[Found], ours_name: str, na
 def speed_rows(
     speeds: Mapping[str, Sequence[float]], mine: Sequence[Found], theirs: Sequence[Found], ours_name: str, name: str
 ) -> list[Row]:
-    """Return the rows of images/s and of counted GFLOP/s; ratios are taken in each round."""
+    """Return the rows of images and of counted GFLOP per CPU second; ratios are taken in each round."""
     rows = []
     for unit, scales, digits in (
-        ("images/s", (1.0, 1.0), 0),
-        ("GFLOP/s", tuple(_flops_per_image(side) / 1e9 for side in (mine, theirs)), 1),
+        ("images per CPU second", (1.0, 1.0), 0),
+        ("GFLOP per CPU second", tuple(_flops_per_image(side) / 1e9 for side in (mine, theirs)), 1),
     ):
         sides = [[speed * scale for speed in speeds[key]] for key, scale in zip((ours_name, name), scales, strict=True)]
         ratio = ratios(*sides)
-        target, met = (">= 1", statistics.median(ratio) >= 1) if unit == "images/s" else ("", None)
+        target, met = (">= 1", statistics.median(ratio) >= 1) if unit == "images per CPU second" else ("", None)
         shown = (spread(side, unit, digits) for side in sides)
         rows.append(Row(f"training speed: {ours_name}, {name}", *shown, spread(ratio, digits=2), target, met))
     return rows
@@ -267,7 +276,7 @@ def options(description: str | None, *, rounds: int = 9) -> Namespace:
     parser = ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=3, help="runs of each side that count")
     parser.add_argument("--budget", type=float, default=0.6, help="TFLOP of each training")
-    parser.add_argument("--rounds", type=int, default=rounds, help="bursts of each side for images/s")
+    parser.add_argument("--rounds", type=int, default=rounds, help="bursts of each side for the speed")
     return parser.parse_args()
 
 
