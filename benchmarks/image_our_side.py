@@ -26,10 +26,14 @@ from stages.common.images.family import Family
 from stages.common.images.grid import load_grid, load_split
 from stages.common.images.noise import seeded_generator
 from stages.common.images.training import ImageTraining
-from stages.image.diffusion import config as diffusion_config, model as diffusion_model
-from stages.image.flow import config as flow_config, model as flow_model
-from stages.image.flow_matching import config as matching_config, model as matching_model
-from stages.image.vae import config as vae_config, model as vae_model
+from stages.image.diffusion import config as diffusion_config
+from stages.image.diffusion import model as diffusion_model
+from stages.image.flow import config as flow_config
+from stages.image.flow import model as flow_model
+from stages.image.flow_matching import config as matching_config
+from stages.image.flow_matching import model as matching_model
+from stages.image.vae import config as vae_config
+from stages.image.vae import model as vae_model
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "vae": (vae_config.Config, vae_model.VAE),
@@ -93,10 +97,11 @@ class OurSide:
             num_steps = BURST_IMAGES // self.config.batch_size
             ready = time.process_time()
             # A new optimiser, and the checkpoint at the end, are no training; all else in the loop counts.
-            training.saved.save = Uncounted(training.saved.save)  # type: ignore[method-assign]
+            saving = Uncounted(training.saved.save)
+            training.saved.save = saving  # type: ignore[assignment,method-assign]
             training.run(num_steps, {})
             end = time.process_time()
-        left_out = ready - begin + training.saved.save.seconds + time.process_time() - end
+        left_out = ready - begin + saving.seconds + time.process_time() - end
         return num_steps * self.config.batch_size, left_out
 
     def _training(self, folder: Path) -> ImageTraining:

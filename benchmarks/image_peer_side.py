@@ -118,9 +118,8 @@ class Density:
 
     def bits(self, images: Tensor, levels: int, num_draws: int) -> Tensor:
         """Return the bound with k = `num_draws`, bits/dim (B,)."""
-        draws = []
-        for _ in range(num_draws):
-            draws.append(self.log_prob(dequantise(images, levels, torch.rand(images.shape), low=self.low, width=self.width)))
+        scale = {"low": self.low, "width": self.width}
+        draws = [self.log_prob(dequantise(images, levels, torch.rand(images.shape), **scale)) for _ in range(num_draws)]
         return density_bits(torch.stack(draws), num_dims=images[0].numel(), levels=levels, width=self.width)
 
 

@@ -6,16 +6,18 @@
 
 Same images (the dataset stage's 8x8 digits), same grid and accounting of bits, one evaluator, about the same parameters,
 the same training FLOPs counted by one ledger around each side's own forward and backward. Every peer is tuned on a seed of
-its own, by the very figure that is reported: its variants at the middle learning rate, then the other rates of the best
-one. Our side is the stages' defaults. Then both sides train on the seeds that count, and in short bursts in turn for images per CPU second (one
-thread each; beside other work wall seconds would measure that work).
+its own, by the very figure that is reported: its variants at the first learning rate, then the other rates of the best one.
+Our side is the stages' defaults, which were tuned on digits, too. Then both sides train on the seeds that count, and in short
+bursts in turn for images per CPU second (one thread each; beside other work, wall seconds would measure that work).
 
-Every run is kept under `build/benchmarks/image_peers` by a hash of the code of both sides, so a run that was cut off goes on.
-Each peer has a virtual environment of its own under `build/` with the torch of ours; `PIP_ARGS` is passed to pip.
+Every run is kept under `build/benchmarks/image_peers` by a hash of the code that it follows from, so a benchmark that was
+cut off goes on. Each peer has a virtual environment of its own under `build/` with the torch of ours; `PIP_ARGS` is passed
+to pip.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -315,4 +317,5 @@ def _code(side: Side) -> str:
     files = [ROOT / f"{side.module.replace('.', '/')}.py", ROOT / "benchmarks" / "image_peer_side.py"]
     if side.module == OUR_MODULE:
         files += sorted(p for folder in ("common", "image") for p in (ROOT / "stages" / folder).rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    parsed = (ast.dump(ast.parse(path.read_bytes())) for path in files)  # comments and line breaks change nothing
+    return hashlib.sha256("".join(parsed).encode()).hexdigest()

@@ -59,9 +59,7 @@ def main() -> None:
         mine = peers.Chosen(peers.ours(f"flow-{ours}", f"Groundup {ours} flow"))
         python = peers.environment(package, package)
         module = "benchmarks.image_peers_flow"
-        side = peers.Side(
-            name=name, key=package, module=module, python=python, variants=variants, rates=RATES, trial_share=share
-        )
+        side = peers.Side(name=name, key=package, module=module, python=python, variants=variants, rates=RATES, trial_share=share)
         chosen, trials = peers.tune(side, arguments.budget, lambda found: float(found["bits_per_dim"]))
         found = peers.final_runs([mine, chosen], arguments.seeds, arguments.budget)
         speeds = peers.images_per_second([mine, chosen], arguments.rounds)

@@ -54,9 +54,7 @@ def main() -> None:
     theirs, notes = [], []
     variants: tuple[str, ...] = ("resnet", "mlp")
     for key, name in (("vae", "pythae VAE"), ("iwae", "pythae IWAE")):
-        side = peers.Side(
-            name=name, key=key, module="benchmarks.image_peers_vae", python=python, variants=variants, rates=RATES
-        )
+        side = peers.Side(name=name, key=key, module="benchmarks.image_peers_vae", python=python, variants=variants, rates=RATES)
         chosen, trials = peers.tune(side, arguments.budget, lambda found: float(found["bits_per_dim"]))
         theirs.append(chosen)
         notes.append(trials)
@@ -73,9 +71,7 @@ def _peer(arguments: Namespace) -> None:
 
     images = start(arguments)
     model = make_model(arguments.side, arguments.variant, images)
-    train, validation = (
-        BaseDataset(split.float(), torch.zeros(len(split))) for split in (images.train, images.validation)
-    )
+    train, validation = (BaseDataset(split.float(), torch.zeros(len(split))) for split in (images.train, images.validation))
     batch = {"data": images.train[:BATCH_SIZE].float()}
     flops_per_image = flops_of(lambda: model(batch).loss) / BATCH_SIZE
     model.zero_grad(set_to_none=True)
