@@ -136,15 +136,12 @@ def run(chosen: Chosen, seed: int, budget: float) -> Found:
     out = FOLDER / "runs" / f"{chosen.side.key}-{key}.json"
     if not out.exists():
         out.parent.mkdir(exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [*_command(chosen.side), *flags, "--out", str(out)]
         with open(out.with_suffix(".log"), "w") as log:
-            subprocess.run(
-                [*_command(chosen.side), *flags, "--out", str(out)],
-                cwd=ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-                stdout=log,
-                stderr=log,
-                check=True,
-            )
+            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False)
+        if done.returncode:
+            sys.exit(f"{chosen.side.name} failed:\n{out.with_suffix('.log').read_text()[-4000:]}")
     found: Found = json.loads(out.read_text())
     shown = {key: value for key, value in found.items() if isinstance(value, (int, float))}
     print(f"{chosen.side.name} {' '.join(flags[2:])}: {shown}", file=sys.stderr, flush=True)

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.image_peer_side import NUM_SAMPLES, Images, flops_of, parser_of, serve_bursts, start, write_result
 
-RATES = (1e-3, 3e-3, 3e-4)
+RATES = (3e-3, 1e-3, 6e-3)
 NUM_TIMESTEPS, NUM_SAMPLE_STEPS = 1000, 100
 WARMUP_SHARE = 0.1
 BURST_IMAGES = 2048

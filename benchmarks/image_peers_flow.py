@@ -54,7 +54,7 @@ def main() -> None:
     notes: list[str] = []
     for ours, package, name, variants, share in (
         ("coupling", "normflows", "normflows Glow", GLOW, 1.0),
-        ("autoregressive", "zuko", "zuko NSF", NSF, 0.25),  # after a quarter its validation loss rises again
+        ("autoregressive", "zuko", "zuko NSF", NSF, 0.25),  # its whole budget pays for 660 epochs
     ):
         mine = peers.Chosen(peers.ours(f"flow-{ours}", f"Groundup {ours} flow"))
         python = peers.environment(package, package)

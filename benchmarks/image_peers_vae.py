@@ -34,7 +34,7 @@ from benchmarks.image_peer_side import (
 LATENT_DIM, BATCH_SIZE = 16, 64
 NUM_IMPORTANCE_SAMPLES = 5
 """Latents of IWAE for each image in training; pythae's default is 10, which would halve the steps that the budget pays for."""
-RATES = (1e-3, 3e-4, 3e-3)
+RATES = (3e-3, 1e-3, 6e-3)
 ROWS_AT_ONCE = 16
 
 
