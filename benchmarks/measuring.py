@@ -127,9 +127,9 @@ def versions(packages: Sequence[str]) -> str:
     return ", ".join([f"Python {platform.python_version()}", *(f"{p} {importlib.metadata.version(p)}" for p in packages)])
 
 
-def stage_artifact(stage: str, *flags: str) -> Path:
+def stage_artifact(stage: str, *flags: str, wing: str = "text") -> Path:
     """Run one stage by its own command line and return the directory of its artifact (at once when it is there)."""
-    command = [sys.executable, "-m", f"stages.text.{stage}", *flags, "--store", str(BUILD)]
+    command = [sys.executable, "-m", f"stages.{wing}.{stage}", *flags, "--store", str(BUILD)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return (ROOT / done.stdout.strip().splitlines()[-1]).resolve()
 
