@@ -28,7 +28,7 @@ from stages.release.publish.licence import Licence, licence_of
 from stages.release.publish.lineage import Lineage, trace
 from stages.release.publish.model_index import Measurement, measurements
 from stages.release.publish.parts import Selection, read_json, select
-from stages.release.publish.private import without_paths
+from stages.common.release.private import without_paths
 from stages.release.publish.sources import card_text, describe
 from stages.release.publish.usage import Usage, usage_of
 

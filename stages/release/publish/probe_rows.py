@@ -11,7 +11,7 @@ from stages.common.release.probe import TEXTS, write_probe
 from stages.release.publish.assemble import Assembled
 from stages.release.publish.clean_load import base_folder
 from stages.release.publish.lineage import Lineage
-from stages.release.publish.private import findings
+from stages.common.release.private import findings
 
 NUM_ROWS = 4
 MAX_CHARACTERS = 500
