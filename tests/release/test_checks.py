@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.cli.parser import parse
 from pipeline.errors import StoreError
+from stages.common.release.private import findings, is_generated_text, without_paths
 from stages.release.publish.__main__ import _alone, _parser
 from stages.release.publish.assemble import assemble
 from stages.release.publish.checks import problems
-from stages.common.release.private import findings, is_generated_text, without_paths
 from stages.release.space.__main__ import _parser as space_parser
 from tests.release import toy_store as toy
 

@@ -17,9 +17,9 @@ from pipeline.contract import sha256_file
 from pipeline.errors import Damaged
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
+from stages.common.release.private import is_generated_text, told_by
 from stages.release.publish.assemble import ADAPTER_CONFIG, Assembled
 from stages.release.publish.licence import UNSTATED
-from stages.common.release.private import is_generated_text, told_by
 
 MAX_FILE_BYTES = 50 * 10**9
 MAX_FILES, MAX_IN_FOLDER = 100_000, 10_000
