@@ -1,4 +1,4 @@
-"""What must hold before a Space leaves: whole, of files that an app has, and nothing in it that tells of this machine or a secret."""
+"""What must hold before a Space leaves: whole, of files that an app has, and nothing that tells of this machine or a secret."""
 
 from __future__ import annotations
 
