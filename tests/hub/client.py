@@ -13,6 +13,7 @@ from typing import Any
 from tests.hub.server import HubServer
 
 _BEFORE = "import json, sys\nfrom huggingface_hub import CommitOperationAdd, HfApi\napi = HfApi()\n"
+_PULL = "import os, sys\nfrom stages.release.pull.__main__ import main\nos.chdir(sys.argv[1])\nresult = main(sys.argv[2:])"
 _PUSH = "import sys\nfrom stages.release.push.__main__ import main\nresult = main(sys.argv[1:])"
 
 
@@ -60,7 +61,15 @@ class Desk:
 
     def push(self, folder: Path, *arguments: str, repo: str = "ada/one", token: str | None = "hf_ada") -> Done:
         """Run `python -m stages.release.push`; its output never shows the token nor a traceback."""
-        answer = self._ask(_PUSH, (folder, "--repo", repo, *arguments), token)
+        return self._done(_PUSH, (folder, "--repo", repo, *arguments), token)
+
+    def pull(self, where: Path, *words: str, token: str | None = None) -> Done:
+        """Run `python -m stages.release.pull` in the folder `where`; the same holds."""
+        where.mkdir(exist_ok=True)
+        return self._done(_PULL, (where, *words), token)
+
+    def _done(self, code: str, arguments: tuple[object, ...], token: str | None) -> Done:
+        answer = self._ask(code, arguments, token)
         seen = answer["stdout"] + answer["stderr"]
         assert token is None or token not in seen, seen
         assert "Traceback" not in seen, seen

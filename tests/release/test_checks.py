@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.cli.parser import parse
 from pipeline.errors import StoreError
+from stages.common.release.private import findings, is_generated_text, without_paths
 from stages.release.publish.__main__ import _alone, _parser
 from stages.release.publish.assemble import assemble
 from stages.release.publish.checks import problems
-from stages.release.publish.private import findings, is_generated_text, without_paths
 from stages.release.space.__main__ import _parser as space_parser
 from tests.release import toy_store as toy
 
@@ -143,7 +143,7 @@ def test_the_secret_itself_is_never_repeated():
 def test_the_names_of_user_and_machine_are_found_but_not_where_they_are_the_repositorys_own():
     code = """
 import getpass, os, platform
-from stages.release.publish.private import findings
+from stages.common.release.private import findings
 assert [what for _, what in findings("made by ada77 on box", "me/toy")] == ["the name of this user"]
 assert list(findings("ada77/toy is by ada77", "ada77/toy")) == []
 assert list(findings("ada777 is another", "me/toy")) == []

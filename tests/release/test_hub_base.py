@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from pipeline.artifact import Artifact
@@ -18,7 +19,7 @@ from pipeline.errors import DataError
 from pipeline.fingerprint import _commit
 from pipeline.sources import HubRepo
 from stages.common.lora import read_base_identity
-from stages.common.release.fetch import inconsistencies
+from stages.common.release.fetch import inconsistencies, remember_revision
 from stages.common.release.layout import Manifest
 from stages.release.publish.assemble import assemble
 from stages.text.finetune.base import open_base
@@ -155,6 +156,18 @@ def test_a_private_base_without_a_login_is_refused_with_what_to_do(hub, tmp_path
 
 def opened(folder: Path, tmp_path: Path):
     return open_base(Config.parse({"base": str(folder)}, where="finetune"), make_context(tmp_path / "out"))
+
+
+def test_a_stage_takes_the_commit_of_its_fingerprint_though_the_branch_has_moved(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    pinned, moved = "a" * 40, "b" * 40
+    for commit in (pinned, moved):
+        save_base(tmp_path / "cache" / "models--ada--base" / "snapshots" / commit)
+    remember_revision("ada/base", "main", moved)
+    facts = {"sources": [{"hub": "ada/base", "type": "model", "commit": pinned}]}
+    config = Config.parse({"base": "hub:ada/base"}, where="finetune")
+    base = open_base(config, make_context(tmp_path / "out", offline=True, facts=facts))
+    assert (base.identity.revision, base.folder.name) == (pinned, pinned)
 
 
 def test_an_adapter_a_model_with_its_own_code_and_one_with_another_tokenizer_are_refused_by_name(tmp_path):

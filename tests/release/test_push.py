@@ -192,21 +192,20 @@ def test_what_does_not_measure_as_its_probe_says_is_not_published(hub: HubServer
     assert push(hub, sign(folder), "--push", "--record", str(record)).returncode == 0
 
 
-@pytest.mark.slow
-def test_what_does_not_come_back_as_it_was_sent_is_not_published(hub: HubServer, tmp_path: Path) -> None:
+def test_what_does_not_come_back_as_it_was_sent_is_not_published(desk: Desk, tmp_path: Path) -> None:
     folder, record = write_folder(tmp_path / "folder"), tmp_path / "published.json"
     sent = (folder / "model.safetensors").read_bytes()
 
     def spoil() -> None:
         sha256 = Manifest.load(folder).files["model.safetensors"].sha256
-        hub.state.large(sha256).write_bytes(bytes(len(sent)))
+        desk.hub.state.large(sha256).write_bytes(bytes(len(sent)))
 
-    hub.faults.add("HEAD .*README.md", call=spoil)
-    done = push(hub, folder, "--push", "--record", str(record), "--tag", "v1")
+    desk.hub.faults.add("HEAD .*README.md", call=spoil)
+    done = desk.push(folder, "--push", "--record", str(record), "--tag", "v1")
     assert done.returncode == 1
     assert "what came back is not what was sent (model.safetensors); not published" in done.stderr
     assert "published:" not in done.stdout
-    assert repository(hub).tags == {}
+    assert repository(desk.hub).tags == {}
     assert not record.exists()
 
 

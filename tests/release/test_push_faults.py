@@ -251,6 +251,20 @@ def test_two_publishers_of_different_things_do_not_mix_and_the_later_is_told(hub
     assert publications(hub) == ["second"]
 
 
+def test_what_somebody_else_writes_meanwhile_is_not_overwritten(desk: Desk, tmp_path: Path) -> None:
+    desk.hub.state.create("model", "ada/one")
+
+    def write() -> None:
+        one(desk.hub).commit("main", {**one(desk.hub).head().tree, "README.md": Entry(6, b"theirs")}, "theirs", "ada")
+
+    desk.hub.faults.add(COMMIT, call=write)
+    done = desk.push(write_folder(tmp_path / "folder"), "--push", "--message", "first")
+    assert done.returncode == 1, done.stdout
+    assert "somebody else changed it while we were sending" in done.stderr
+    assert publications(desk.hub) == ["theirs"]
+    assert one(desk.hub).head().tree["README.md"].content == b"theirs"
+
+
 @pytest.mark.slow
 def test_somebody_who_adds_another_file_meanwhile_is_no_hindrance(hub: HubServer, tmp_path: Path) -> None:
     hub.state.create("model", "ada/one")

@@ -24,7 +24,9 @@ from pipeline.cli.parser import parse
 from pipeline.errors import InputError, RecipeError, StageError
 from stages.common.generation import generate_texts
 from stages.common.release.layout import Manifest, differences
+from stages.release.space.__main__ import main as space_main
 from stages.release.space.assembly import GRADIO, assemble, requirements
+from stages.release.space.checks import problems
 from stages.release.space.kinds import app_for
 from stages.release.space.trial import try_out
 from stages.release.space.vendoring import imported, vendor
@@ -39,15 +41,15 @@ SIZES = {"channels": 1, "height": 8, "width": 8}
 GRID = {"levels": 4, "license": "mit", **SIZES}
 
 
-def with_record(path: Path, *, stage: str, produces: str) -> Artifact:
-    record_of(stage, produces, {}, manifest(path)).save(path)
+def with_record(path: Path, *, stage: str, produces: str, **config: object) -> Artifact:
+    record_of(stage, produces, {}, manifest(path), **config).save(path)
     return Artifact.open(path)
 
 
-def text_artifact(path: Path) -> Artifact:
+def text_artifact(path: Path, **config: object) -> Artifact:
     save_base(path / "model", tiny_model(initializer_range=0.5))
     (path / "card.md").write_text("---\nlicense: cc-by-4.0\n---\n# a model\n")
-    return with_record(path, stage="stages.text.pretrain", produces="causal_lm")
+    return with_record(path, stage="stages.text.pretrain", produces="causal_lm", **config)
 
 
 def image_artifact(path: Path, family: str) -> Artifact:
@@ -149,6 +151,38 @@ def test_the_card_says_to_the_hub_what_runs_and_which_model_it_shows(tmp_path):
     assert (values.models, values.license) == (["ada/model"], "cc-by-4.0")
     assert COMMIT in (folder / "README.md").read_text()
     assert (folder / values.app_file).is_file()
+
+
+def test_what_must_not_leave_is_found_in_every_file_of_a_space_and_a_clean_one_has_nothing(tmp_path):
+    folder = space_of(text_artifact(tmp_path / "store" / "b0000001"), tmp_path / "space")
+    assert problems(folder, "ada/my-space") == []
+    settings = json.loads((folder / "settings.json").read_bytes())
+    (folder / "settings.json").write_text(json.dumps(settings | {"prompt": "read /home/ada/poem.txt, mail ada@example.org"}))
+    (folder / "app.py").write_text((folder / "app.py").read_text() + "KEY = 'hf_" + "a" * 34 + "'\n")
+    (folder / "weights.pkl").write_bytes(b"x")
+    (folder / "README.md").write_text("# no head\n")
+    found = "\n".join(problems(folder, "ada/my-space"))
+    for line in (
+        "settings.json was changed",
+        "weights.pkl is not in groundup.json",
+        "README.md names no licence",
+        "weights.pkl: files of this kind are not published",
+        "settings.json, line 1: a mail address",
+        "settings.json, line 1: a path of a machine (/home/ada/poem.txt)",
+        ": a token of the Hub",
+    ):
+        assert line in found
+    assert "hf_a" not in found
+
+
+def test_a_space_that_tells_too_much_is_refused_and_not_started(tmp_path, capsys):
+    artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001", prompts=["from /home/ada/poem.txt"])
+    words = [str(artifact.path), "--repo", "ada/my-space", "--model-repo", f"ada/model@{COMMIT}", "--offline"]
+    assert space_main([*words, "--python", "/nowhere/python"]) == 1
+    out = capsys.readouterr().out
+    assert "refused  settings.json, line" in out
+    assert "refused  1 problem(s), all listed above; nothing left this machine" in out
+    assert "tried" not in out
 
 
 def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):

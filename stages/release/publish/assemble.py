@@ -22,13 +22,13 @@ from pipeline.contract import fsync_directory, fsync_tree
 from pipeline.errors import Damaged, InputError, RecipeError
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
+from stages.common.release.private import without_paths
 from stages.release.publish import card
 from stages.release.publish.card import Facts
 from stages.release.publish.licence import Licence, licence_of
 from stages.release.publish.lineage import Lineage, trace
 from stages.release.publish.model_index import Measurement, measurements
 from stages.release.publish.parts import Selection, read_json, select
-from stages.release.publish.private import without_paths
 from stages.release.publish.sources import card_text, describe
 from stages.release.publish.usage import Usage, usage_of
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact
 from stages.common.release.layout import CARD, DATA_CARDS, MANIFEST, METRICS, PROVENANCE, RECIPE, provenance_name
+from stages.common.release.private import without_paths
 from stages.release.publish.markdown import block, code, plain, table
 from stages.release.publish.parts import read_json
-from stages.release.publish.private import without_paths
 
 if TYPE_CHECKING:
     from stages.release.publish.card import Facts

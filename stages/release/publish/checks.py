@@ -17,16 +17,14 @@ from pipeline.contract import sha256_file
 from pipeline.errors import Damaged
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
+from stages.common.release.private import is_generated_text, told_by
 from stages.release.publish.assemble import ADAPTER_CONFIG, Assembled
 from stages.release.publish.licence import UNSTATED
-from stages.release.publish.private import findings, is_generated_text
 
 MAX_FILE_BYTES = 50 * 10**9
 MAX_FILES, MAX_IN_FOLDER = 100_000, 10_000
 MAX_CARD_BYTES = 10**6
 """Our own: a longer page is no card any more, and browsers struggle with it."""
-MAX_SHOWN = 5
-"""Lines shown for each file that tells too much."""
 ALLOWED = frozenset({"", ".json", ".md", ".yaml", ".safetensors", ".parquet", ".jinja", ".txt", ".csv", ".png", ".svg", ".model"})
 """Suffixes that may be published: none of them is run or unpickled by what loads it."""
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04", b"\x7fELF", b"MZ", b"#!")
@@ -118,18 +116,9 @@ def _executable(path: Path, name: str) -> Iterator[str]:
 
 
 def _private(path: Path, name: str, repo: str) -> Iterator[str]:
-    if not is_generated_text(name):
-        return
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        yield f"{name} is not UTF-8"
-        return
-    found = list(findings(text, repo))
-    hint = "; edit the recipe and run it again (comments train nothing anew)" if name == layout.RECIPE else ""
-    yield from (f"{name}, line {line}: {what}{hint}" for line, what in found[:MAX_SHOWN])
-    if len(found) > MAX_SHOWN:
-        yield f"{name}: and {len(found) - MAX_SHOWN} more of the kind"
+    if is_generated_text(name):
+        hint = "; edit the recipe and run it again (comments train nothing anew)" if name == layout.RECIPE else ""
+        yield from told_by(path, name, repo, hint=hint)
 
 
 def _too_large(path: Path, name: str) -> Iterator[str]:

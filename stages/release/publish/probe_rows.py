@@ -7,11 +7,11 @@ from dataclasses import replace
 from stages.common.corpus_io import load_split
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
+from stages.common.release.private import findings
 from stages.common.release.probe import TEXTS, write_probe
 from stages.release.publish.assemble import Assembled
 from stages.release.publish.clean_load import base_folder
 from stages.release.publish.lineage import Lineage
-from stages.release.publish.private import findings
 
 NUM_ROWS = 4
 MAX_CHARACTERS = 500

@@ -20,24 +20,29 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        folder = _make(options)
+        folder, wrong = _make(options)
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    if wrong:
+        sys.stdout.write("".join(f"  refused  {line}\n" for line in wrong))
+        sys.stdout.write(f"refused  {len(wrong)} problem(s), all listed above; nothing left this machine\n")
+        return 1
     if not options.push:
         sys.stdout.write("dry run  nothing left this machine; upload with --push\n")
         return 0
     return _hand_on(folder, options)
 
 
-def _make(options: argparse.Namespace) -> Path:
-    """Assemble, show and try the Space."""
+def _make(options: argparse.Namespace) -> tuple[Path, list[str]]:
+    """Assemble, show, check and try the Space; return its folder and all that is wrong. What is wrong is not started."""
     # Heavy imports come after the arguments were read, so that --help is quick.
     from pipeline.artifact import Artifact
     from stages.common.release.fetch import resolve_commit
     from stages.release.space.assembly import assemble
+    from stages.release.space.checks import problems
     from stages.release.space.kinds import app_for
     from stages.release.space.trial import try_out
 
@@ -56,11 +61,14 @@ def _make(options: argparse.Namespace) -> Path:
         sys.stdout.write(f"{path.stat().st_size:>10,}  {path.relative_to(folder)}\n")
     sys.stdout.write(f"folder   {folder}\nmodel    hub:{model_repo}@{commit}\n")
     sys.stdout.flush()
+    if wrong := problems(folder, options.repo):
+        return folder, wrong
+    sys.stdout.write("checks   complete, with a licence; no secret, mail address or path in it\n")
     trial = try_out(folder.absolute(), app.model, options.python)
     if trial.missing and options.push:
         raise RecipeError(f"--push: the Space was not tried ({trial.missing})")
     sys.stdout.write(f"tried    {trial.shown or 'no: ' + trial.missing}\n")
-    return folder
+    return folder, []
 
 
 def _check_model(repo: str, commit: str, fingerprint: str, *, offline: bool) -> None:

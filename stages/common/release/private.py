@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 
 PLACEHOLDER = "PATH"
+MAX_SHOWN = 5
+"""Lines shown for each file that tells too much."""
 _SECRETS = {
     "a token of the Hub": r"\bhf_[A-Za-z0-9]{20,}",
     "a token of GitHub": r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
@@ -69,6 +71,19 @@ def findings(text: str, repo: str) -> Iterator[tuple[int, str]]:
         for what, name in own.items():
             if re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", line.replace(repo, "")):
                 yield number, f"the name of this {what}"
+
+
+def told_by(path: Path, name: str, repo: str, *, hint: str = "") -> Iterator[str]:
+    """Yield what the text file `path`, called `name` in the repository, must not tell; at most MAX_SHOWN lines of it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        yield f"{name} is not UTF-8"
+        return
+    found = list(findings(text, repo))
+    yield from (f"{name}, line {line}: {what}{hint}" for line, what in found[:MAX_SHOWN])
+    if len(found) > MAX_SHOWN:
+        yield f"{name}: and {len(found) - MAX_SHOWN} more of the kind"
 
 
 def without_paths(text: str) -> str:
