@@ -113,8 +113,6 @@ SENDING = [
              "if target.revision not in {branch.name for branch in refs.branches}:", "if False:", f"{_PUSH}test_a_tag_is_no_branch"),
     Mutation("release: Retry-After", f"{_PUSHING}/patience.py", "    if asked is not None:\n", "    if False:\n",
              f"{_FAULTS}test_retry_after_is_honoured"),
-    Mutation("release: patience has a bound", f"{_PUSHING}/patience.py",
-             " or seconds > LONGEST_ASKED_SECONDS:", ":", f"{_SAID}[wait for an hour]"),
     Mutation("release: a fault that passes", f"{_PUSHING}/patience.py",
              "return status_of(error) in _PASSING", "return False", f"{_FAULTS}test_what_passes_is_waited_for[502]"),
     Mutation("release: a wait is never without a limit", f"{_PUSHING}/hub.py",

@@ -124,7 +124,9 @@ def test_what_passes_is_waited_for(name: str, desk: Desk, tmp_path: Path) -> Non
 def test_retry_after_is_honoured(desk: Desk, tmp_path: Path) -> None:
     desk.hub.faults.add("whoami", status=429, retry_after=1)
     started = time.monotonic()
-    assert desk.push(write_folder(tmp_path / "folder")).returncode == 0
+    done = desk.push(write_folder(tmp_path / "folder"))
+    assert done.returncode == 0
+    assert "status 429; trying again in 1." in done.stdout
     assert time.monotonic() - started > 1
 
 
