@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import mutation_table, mutation_table_images
+from tests import mutation_table, mutation_table_images, mutation_table_release
 from tests.mutation_table import Mutation
 
-MUTATIONS = mutation_table.MUTATIONS + mutation_table_images.MUTATIONS
+MUTATIONS = mutation_table.MUTATIONS + mutation_table_images.MUTATIONS + mutation_table_release.MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("pipeline", "stages", "tests", "data_cards", "configs", "benchmarks", "pyproject.toml", "README.md")
+COPIED = ("pipeline", "stages", "tests", "data_cards", "configs", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "matplotlib.pyplot", "hypothesis")
 LIBRARIES += ("diffusers.pipelines.ddpm", "diffusers.models.unets.unet_2d", "sklearn.datasets", "scipy.stats")
 MODELS = ("AutoModelForCausalLM", "AutoTokenizer", "Qwen3ForCausalLM", "LlamaForCausalLM", "GPT2LMHeadModel")

@@ -117,9 +117,16 @@ def _add_release(commands: _Commands) -> None:
 
 def _add_pull(commands: _Commands) -> None:
     pull = _command(
-        commands, "pull", "fetch a model from the Hub, and check it; nothing of it is executed", "pipeline.cli.release:pull"
+        commands,
+        "pull",
+        "fetch a model or data from the Hub, and check it; nothing of it is executed",
+        "pipeline.cli.release:pull",
     )
-    pull.add_argument("repo", metavar="OWNER/NAME[@REVISION]", help="a repository; a branch, tag or commit after the @")
+    pull.add_argument(
+        "repo",
+        metavar="OWNER/NAME[@REVISION]",
+        help="a repository; datasets/ before it for data; a branch, tag or commit after the @",
+    )
     pull.add_argument("--output", metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")
     pull.add_argument("--max-gib", metavar="GIB", help="refuse what is larger (default: 20)")
 

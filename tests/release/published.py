@@ -20,10 +20,18 @@ from tests.hub.server import HubServer
 CONFIG: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 4}
 
 
-def put(hub: HubServer, repo: str, folder: Path, *, private: bool = False, extra: dict[str, bytes] | None = None) -> str:
-    """Commit all files under `folder` (and `extra`, by name) to `main` of a model repository; return the commit."""
+def put(
+    hub: HubServer,
+    repo: str,
+    folder: Path,
+    *,
+    private: bool = False,
+    extra: dict[str, bytes] | None = None,
+    kind: str = "model",
+) -> str:
+    """Commit all files under `folder` (and `extra`, by name) to `main` of a repository; return the commit."""
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    repository = hub.state.repositories.get(("model", repo)) or hub.state.create("model", repo, private=private)
+    repository = hub.state.repositories.get((kind, repo)) or hub.state.create(kind, repo, private=private)
     tree = {".gitattributes": repository.head().tree[".gitattributes"]}
     for name, content in (found | (extra or {})).items():
         if is_large(name, len(content)):

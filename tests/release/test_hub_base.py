@@ -133,6 +133,7 @@ def test_a_branch_that_moved_is_named_by_plan_with_both_commits(run):
     assert moved not in pinned.stdout
 
 
+@pytest.mark.slow
 def test_offline_a_revision_that_was_never_fetched_is_refused_with_what_to_do(hub, tmp_path):
     put(hub, "ada/base", save_base(tmp_path / "base"))
     write_recipe(tmp_path / "here", "hub:ada/base")

@@ -14,7 +14,7 @@ from pipeline.artifact import FileEntry
 from pipeline.durable import write_json
 from stages.common.release.contents import RemoteFile, choose_plain, choose_published, refusal
 from stages.common.release.fetch import inconsistencies
-from stages.common.release.layout import MANIFEST, Manifest, provenance_name
+from stages.common.release.layout import MANIFEST, Manifest, differences, provenance_name
 from stages.common.release.model_checks import base_problems, model_problems
 from stages.common.release.origin import provenance_problems
 from tests.hub.server import HubServer
@@ -96,6 +96,28 @@ def test_a_transfer_that_was_cut_goes_on_and_no_folder_appears_before_it_is_done
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "here" / "mine" / "extra.txt").read_bytes() == b"x" * 500_000
     assert hub.faults.count("GET /ada/plain/resolve/.*model.safetensors") == 0  # that one had come
+
+
+def test_a_published_data_set_comes_whole_and_another_is_refused(desk, tmp_path):
+    made = tmp_path / "made"
+    (made / "data").mkdir(parents=True)
+    (made / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    record = record_of("stages.text.corpus", "corpus", {}, {})
+    save_record(made, record)
+    put(desk.hub, "ada/texts", close(made, record, part="data"), kind="dataset")
+    done = desk.pull(tmp_path / "here", "datasets/ada/texts", "--output", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "a data set published by Groundup" in done.stdout
+    assert "files: mine/data" in done.stdout
+    assert differences(tmp_path / "here" / "mine", Manifest.load(made)) == []
+    again = desk.pull(tmp_path / "here", "datasets/ada/texts", "--output", "mine")
+    assert again.returncode == 0, again.stderr
+    put(desk.hub, "ada/plain", plain_model(tmp_path / "plain"), kind="dataset")
+    refused = desk.pull(tmp_path / "here", "datasets/ada/plain")
+    assert "it is a dataset that Groundup did not publish" in refused.stderr
+    put(desk.hub, "ada/mixed", published(tmp_path / "model")[0], kind="dataset")
+    refused = desk.pull(tmp_path / "here", "datasets/ada/mixed")
+    assert "its groundup.json is that of a model, the repository is a dataset" in refused.stderr
 
 
 def test_bytes_that_are_not_those_the_hub_lists_make_no_folder_and_are_fetched_again(desk, tmp_path):

@@ -82,6 +82,7 @@ def test_what_is_refused_is_said_once_with_what_to_do(name: str, desk: Desk, tmp
     assert all(len(repository.history(repository.head().oid)) <= 2 for repository in desk.hub.state.repositories.values())
 
 
+@pytest.mark.slow  # a process that imports the libraries anew
 def test_without_a_network_it_says_so_at_once(hub: HubServer, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -94,6 +95,7 @@ def test_without_a_network_it_says_so_at_once(hub: HubServer, tmp_path: Path) ->
     assert time.monotonic() - started < 20  # no patience for what was never there
 
 
+@pytest.mark.slow  # a process that imports the libraries anew
 def test_offline_mode_is_named(hub: HubServer, tmp_path: Path) -> None:
     environment = hub.environment("hf_ada") | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command(write_folder(tmp_path / "folder")), env=environment, capture_output=True, text=True)
@@ -122,7 +124,9 @@ def test_what_passes_is_waited_for(name: str, desk: Desk, tmp_path: Path) -> Non
 def test_retry_after_is_honoured(desk: Desk, tmp_path: Path) -> None:
     desk.hub.faults.add("whoami", status=429, retry_after=1)
     started = time.monotonic()
-    assert desk.push(write_folder(tmp_path / "folder")).returncode == 0
+    done = desk.push(write_folder(tmp_path / "folder"))
+    assert done.returncode == 0
+    assert "status 429; trying again in 1." in done.stdout
     assert time.monotonic() - started > 1
 
 

@@ -30,7 +30,7 @@ from huggingface_hub.hf_api import RepoFile
 from pipeline.contract import sha256_file, write_bytes
 from pipeline.errors import DataError
 from stages.common.release.contents import MAX_TEXT_BYTES, Choice, RemoteFile, choose_plain, choose_published
-from stages.common.release.layout import MANIFEST, Manifest, differences
+from stages.common.release.layout import MANIFEST, Manifest, RepoType, differences
 from stages.common.release.model_checks import model_problems
 from stages.common.release.origin import provenance_problems
 
@@ -39,7 +39,7 @@ DEFAULT_MAX_BYTES = 20 * 2**30
 
 @dataclass(frozen=True)
 class Fetched:
-    """A model that lies in a folder here and passed all checks.
+    """A model or data set that lies in a folder here and passed all checks.
 
     Attributes:
         folder: where it lies.
@@ -56,7 +56,7 @@ class Fetched:
     left_out: Mapping[str, str]
 
 
-def resolve_commit(repo: str, revision: str, *, offline: bool = False) -> str:
+def resolve_commit(repo: str, revision: str, *, offline: bool = False, repo_type: RepoType = "model") -> str:
     """Return the commit that `revision` (branch, tag, commit) is on the Hub, or in the local cache when `offline`.
 
     Raises:
@@ -65,13 +65,13 @@ def resolve_commit(repo: str, revision: str, *, offline: bool = False) -> str:
     with hub_errors(repo, revision):
         if offline:
             return HfApi().resolve_revision(repo, revision=revision, local_files_only=True).resolved
-        return str(HfApi().repo_info(repo, revision=revision).sha)
+        return str(HfApi().repo_info(repo, revision=revision, repo_type=repo_type).sha)
 
 
-def listing(repo: str, commit: str) -> dict[str, RemoteFile]:
-    """Return the files of the model repository `repo` at `commit`; raises DataError when the Hub does not say."""
+def listing(repo: str, commit: str, *, repo_type: RepoType = "model") -> dict[str, RemoteFile]:
+    """Return the files of the repository `repo` at `commit`; raises DataError when the Hub does not say."""
     with hub_errors(repo, commit):
-        tree = HfApi().list_repo_tree(repo, revision=commit, recursive=True)
+        tree = HfApi().list_repo_tree(repo, revision=commit, recursive=True, repo_type=repo_type)
         found = [file for file in tree if isinstance(file, RepoFile)]
     return {file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else None) for file in found}
 
@@ -84,20 +84,33 @@ def published_artifact(repo: str, commit: str) -> str | None:
         return Manifest.load(Path(hf_hub_download(repo, MANIFEST, revision=commit)).parent).artifact
 
 
-def fetch(repo: str, commit: str, *, folder: Path | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Fetched:
-    """Fetch the model repository `repo` at `commit` into `folder` (None: into the cache) and check it.
+def fetch(
+    repo: str,
+    commit: str,
+    *,
+    folder: Path | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    repo_type: RepoType = "model",
+) -> Fetched:
+    """Fetch the repository `repo` at `commit` into `folder` (None: into the cache) and check it.
+
+    A data set comes only when Groundup published it: nothing else says what its files are.
 
     Raises:
         DataError: the Hub cannot be reached, or what it holds may not come or is inconsistent; the message lists all of it.
     """
-    place: dict[str, Any] = {"local_dir": folder} if folder else {}
-    files = listing(repo, commit)
+    place: dict[str, Any] = {"repo_type": repo_type} | ({"local_dir": folder} if folder else {})
+    files = listing(repo, commit, repo_type=repo_type)
+    if repo_type != "model" and MANIFEST not in files:
+        refuse(repo, commit, [f"it is a {repo_type} that Groundup did not publish (it has no {MANIFEST}); only such are pulled"])
     with hub_errors(repo, commit):
         manifest = None
         if MANIFEST in files:
             if files[MANIFEST].bytes > MAX_TEXT_BYTES:
                 raise DataError(f"hub:{repo}@{commit[:8]}: {MANIFEST} has {files[MANIFEST].bytes:,} bytes; that is no manifest")
             manifest = Manifest.load(Path(hf_hub_download(repo, MANIFEST, revision=commit, **place)).parent)
+            if manifest.repo_type != repo_type:
+                refuse(repo, commit, [f"its {MANIFEST} is that of a {manifest.repo_type}, the repository is a {repo_type}"])
         choice = choose(files, manifest, max_bytes)
         refuse(repo, commit, choice.problems)
         # Patterns of fnmatch would take a name with brackets for something else, so each such character stands for itself.

@@ -36,8 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="groundup pull", description="Fetch a model from the Hub and check it.")
-    parser.add_argument("repo", metavar="OWNER/NAME[@REVISION]", help="a repository; a branch, tag or commit after the @")
+    parser = argparse.ArgumentParser(prog="groundup pull", description="Fetch a model or a data set from the Hub and check it.")
+    parser.add_argument(
+        "repo",
+        metavar="OWNER/NAME[@REVISION]",
+        help="a repository; datasets/ before it for data; a branch, tag or commit after the @",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")
     parser.add_argument("--max-gib", type=_positive, default=20.0, help="refuse what is larger, GiB (default: 20)")
     return parser

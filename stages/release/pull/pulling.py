@@ -14,10 +14,10 @@ from pathlib import Path
 from pipeline.contract import fsync_directory, fsync_tree
 from pipeline.errors import DataError, RecipeError
 from stages.common.release.fetch import Fetched, choose, fetch, inconsistencies, listing, resolve_commit, unlike
-from stages.common.release.layout import MANIFEST, Manifest
+from stages.common.release.layout import MANIFEST, Manifest, RepoType
 
 DEFAULT_FOLDER = "pulled"
-_REPO = re.compile(r"(?:hub:)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
+_REPO = re.compile(r"(?:hub:)?(?P<data>datasets/)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
 _TRANSFER = ".cache"
 """Where `huggingface_hub` keeps the state of its transfers, inside the folder that it fills."""
 
@@ -26,7 +26,7 @@ def pull(text: str, *, output: Path | None, max_bytes: int) -> Fetched:
     """Fetch the repository that `text` names, at one commit, into `output`.
 
     Args:
-        text: `owner/name` or `owner/name@revision`.
+        text: `owner/name` or `owner/name@revision`; `datasets/` before it names a data set, as in its address.
         output: a folder that is not there yet; None: named by repository and commit.
         max_bytes: most that may be fetched.
 
@@ -38,13 +38,14 @@ def pull(text: str, *, output: Path | None, max_bytes: int) -> Fetched:
     if match is None:
         raise RecipeError(f"'{text}' is no repository; write owner/name or owner/name@revision")
     repo = match["repo"]
-    commit = resolve_commit(repo, match["revision"] or "main")
+    repo_type: RepoType = "dataset" if match["data"] else "model"
+    commit = resolve_commit(repo, match["revision"] or "main", repo_type=repo_type)
     target = output or Path(DEFAULT_FOLDER, f"{repo.replace('/', '--')}-{commit[:8]}")
     with _alone(target, commit) as partial:
         if target.exists() or target.is_symlink():
-            return _existing(target, repo, commit, max_bytes)
+            return _existing(target, repo, commit, max_bytes, repo_type)
         try:
-            fetched = fetch(repo, commit, folder=partial, max_bytes=max_bytes)
+            fetched = fetch(repo, commit, folder=partial, max_bytes=max_bytes, repo_type=repo_type)
         except DataError:
             _drop_if_empty(partial)
             raise
@@ -70,13 +71,13 @@ def _alone(target: Path, commit: str) -> Iterator[Path]:
         os.close(lock)
 
 
-def _existing(target: Path, repo: str, commit: str, max_bytes: int) -> Fetched:
+def _existing(target: Path, repo: str, commit: str, max_bytes: int, repo_type: RepoType) -> Fetched:
     """Return what an earlier pull of this commit left, checked again.
 
     Raises:
         RecipeError: something else lies there.
     """
-    files = listing(repo, commit)
+    files = listing(repo, commit, repo_type=repo_type)
     manifest = Manifest.load(target) if (target / MANIFEST).is_file() else None
     choice = choose(files, manifest, max_bytes)
     problems = [f"{name} {line}" for name, line in unlike(target, {name: files[name] for name in choice.wanted}).items()]

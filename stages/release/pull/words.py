@@ -13,7 +13,8 @@ from stages.common.release.model_checks import ADAPTER_CONFIG, CONFIG, PIPELINE_
 
 def describe(fetched: Fetched) -> str:
     """Return the lines for the terminal."""
-    lines = [f"{fetched.folder}", f"  from      hub:{fetched.repo}@{fetched.commit}"]
+    kind = "datasets/" if _is_data(fetched) else ""
+    lines = [f"{fetched.folder}", f"  from      hub:{kind}{fetched.repo}@{fetched.commit}"]
     if fetched.manifest is not None:
         lines += _published(fetched.folder, fetched.manifest)
     else:
@@ -31,8 +32,9 @@ def _published(folder: Path, manifest: Manifest) -> list[str]:
     records = load_provenance(folder)
     made = ", ".join(f"{record.stage.removeprefix('stages.')} {record.fingerprint[:8]}" for record in records.values())
     size = sum(entry.bytes for entry in manifest.files.values())
+    kind = "data set" if manifest.repo_type == "dataset" else "model"
     return [
-        printable(f"  is        a model published by Groundup: {manifest.part} of {manifest.stage} {manifest.artifact[:8]}"),
+        printable(f"  is        a {kind} published by Groundup: {manifest.part} of {manifest.stage} {manifest.artifact[:8]}"),
         f"  files     {len(manifest.files)}, {size / 2**20:.1f} MiB, each with the sha256 of the manifest",
         printable(f"  records   {len(records)}, consistent: {made}"),
         "  trust     the records are not signed: they show damage and mistakes, not who wrote them. The commit pins what you got",
@@ -49,6 +51,9 @@ def _plain(fetched: Fetched) -> list[str]:
 def _next(fetched: Fetched) -> list[str]:
     """Say what can be done with it."""
     folder = fetched.folder
+    if _is_data(fetched):
+        texts = fetched.manifest is not None and fetched.manifest.produces == "corpus"
+        return [f"  next      in a recipe, as the text of a corpus (which splits it anew): files: {folder}/data"] if texts else []
     if _has(fetched, ADAPTER_CONFIG):
         return [printable(f"  next      it is an adapter for {adapter_base(folder)}; groundup chat {folder} --base FOLDER")]
     if not _has(fetched, CONFIG) or _has(fetched, PIPELINE_INDEX) or not _is_causal_lm(folder):
@@ -63,6 +68,10 @@ def _is_causal_lm(folder: Path) -> bool:
     values: Any = json.loads((folder / CONFIG).read_bytes())
     architectures = values.get("architectures") if isinstance(values, dict) else None
     return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures or [])
+
+
+def _is_data(fetched: Fetched) -> bool:
+    return fetched.manifest is not None and fetched.manifest.repo_type == "dataset"
 
 
 def _has(fetched: Fetched, name: str) -> bool:
