@@ -74,6 +74,7 @@ def image_artifact(path: Path, family: str) -> Artifact:
         from stages.image.vae.networks import SmallAutoencoder
 
         options = {"outputs_per_value": 4, "latent_channels": 5, "hidden_size": 16, "num_levels": 2, "num_blocks": 1}
+        options |= {"encoder_hidden_size": 8, "prior_components": 3}
         SmallAutoencoder(**options, **SIZES).save_pretrained(path / "model")
     (path / "family.json").write_text(json.dumps({"family": family}))
     (path / "grid.json").write_text(json.dumps(GRID))
@@ -264,7 +265,8 @@ def expected(family: str, model: Path) -> dict[str, torch.Tensor]:
 
         pixels, network = pixel_distribution(4, 1), SmallAutoencoder.from_pretrained(model)
         with torch.no_grad():
-            outputs = network.decode(torch.randn(5, 5, 1, 1, generator=generator)).sample
+            latents = network.prior.draw(torch.randn(5, 5, 1, 1, generator=generator), generator)
+            outputs = network.decode(latents).sample
         drawn = pixels.sample(outputs, torch.rand(5, 1, 8, 8, generator=generator))
         return {"samples": drawn, "images": pixels.mean(outputs).round().to(torch.uint8)}
     if family == "gan":

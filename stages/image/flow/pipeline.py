@@ -27,19 +27,19 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __call__(
         self,
         batch_size: int = 1,
-        class_labels: list[int] | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        class_labels: list[int] | None = None,
     ) -> ImagePipelineOutput | tuple:
         """Draw images.
 
         Args:
             batch_size: number of images; not looked at where there are `class_labels`.
-            class_labels: class of each image, for a class-conditional flow, which needs them.
             generator: a CPU generator for the latents, so that the same seed gives the same images on every device.
             output_type: `pil` (a list of images), `np` (float, B, H, W, C) or `pt` (float, B, C, H, W); floats are in [0, 1].
             return_dict: return an object with `images`, else a tuple.
+            class_labels: class of each image, for a class-conditional flow, which needs them.
 
         Raises:
             DataError: another output type, or labels that the flow does not know.
