@@ -34,11 +34,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stages.image.compare.statistics import Difference, Sampled, difference, paired_bootstrap, verdict
 
 from benchmarks.measuring import BUILD, ROOT, Row, alternate, ratios, spread, stage_artifact
 from pipeline.artifact import Artifact
 from stages.common.images.grid import SPLITS, load_grid, load_split
+from stages.common.verdicts import Difference, Sampled, difference, paired_bootstrap, verdict
 
 FOLDER = BUILD / "image_peers"
 TUNING_SEED = 1
