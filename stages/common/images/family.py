@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.contract import Context
+from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import Grid
 from stages.common.images.noise import BatchNoise
 
@@ -50,6 +51,16 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
+
+    @classmethod
+    def of(cls, config: ImageModelConfig, *, betas: tuple[float, float] = (0.9, 0.999)) -> Optimisation:
+        """Return what the config says, for a player that learns as every other does but for `betas`."""
+        return cls(
+            learning_rate=config.learning_rate,
+            betas=betas,
+            weight_decay=config.weight_decay,
+            max_gradient_norm=config.max_gradient_norm,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,11 +109,7 @@ class Diffusion(Family):
         return {"denoiser": player}
 
     def optimisation(self) -> dict[str, Optimisation]:
-        config = self.config
-        rule = Optimisation(
-            learning_rate=config.learning_rate, weight_decay=config.weight_decay, max_gradient_norm=config.max_gradient_norm
-        )
-        return {"denoiser": rule}
+        return {"denoiser": Optimisation.of(self.config)}
 
     def averaged(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "errors": self.errors}

@@ -64,11 +64,7 @@ class Discriminative(Trainable):
         return {"classes": ClassPlayer(self.network, self._config.dropout)}
 
     def optimisation(self) -> dict[str, Optimisation]:
-        config = self._config
-        rule = Optimisation(
-            learning_rate=config.learning_rate, weight_decay=config.weight_decay, max_gradient_norm=config.max_gradient_norm
-        )
-        return {"classes": rule}
+        return {"classes": Optimisation.of(self._config)}
 
     def averaged(self) -> dict[str, nn.Module]:
         return {"network": self.network}

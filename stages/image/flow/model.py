@@ -65,13 +65,7 @@ class Flow(ConditionalFamily):
         return {"flow": LikelihoodPlayer(self.network, self.grid, with_classes=self.num_classes > 0)}
 
     def optimisation(self) -> dict[str, Optimisation]:
-        config = self._config
-        rule = Optimisation(
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_gradient_norm=config.max_gradient_norm,
-        )
-        return {"flow": rule}
+        return {"flow": Optimisation.of(self._config)}
 
     def averaged(self) -> dict[str, nn.Module]:
         return {"flow": self.network}

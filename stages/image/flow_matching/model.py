@@ -87,11 +87,7 @@ class FlowMatching(ConditionalFamily):
         return {"velocity": VelocityPlayer(self.unet, self.config, levels=self.grid.levels, patch_size=self.patch_size)}
 
     def optimisation(self) -> dict[str, Optimisation]:
-        config = self.config
-        rule = Optimisation(
-            learning_rate=config.learning_rate, weight_decay=config.weight_decay, max_gradient_norm=config.max_gradient_norm
-        )
-        return {"velocity": rule}
+        return {"velocity": Optimisation.of(self.config)}
 
     def averaged(self) -> dict[str, nn.Module]:
         return {"unet": self.unet}

@@ -146,12 +146,7 @@ class GAN(Family):
 
     def optimisation(self) -> dict[str, Optimisation]:
         config = self.config
-        rule = Optimisation(
-            learning_rate=config.learning_rate,
-            betas=(float(config.beta1), float(config.beta2)),
-            weight_decay=config.weight_decay,
-            max_gradient_norm=config.max_gradient_norm,
-        )
+        rule = Optimisation.of(config, betas=(float(config.beta1), float(config.beta2)))
         return {"discriminator": rule, "generator": rule}
 
     def averaged(self) -> dict[str, nn.Module]:

@@ -91,13 +91,7 @@ class VAE(ConditionalFamily):
         return {"vae": ElboPlayer(self.network, self.pixels, self._config)}
 
     def optimisation(self) -> dict[str, Optimisation]:
-        config = self._config
-        rule = Optimisation(
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_gradient_norm=config.max_gradient_norm,
-        )
-        return {"vae": rule}
+        return {"vae": Optimisation.of(self._config)}
 
     def averaged(self) -> dict[str, nn.Module]:
         return {"autoencoder": self.network}

@@ -30,6 +30,7 @@ from stages.common.images.grid import Grid
 from stages.image.vae.config import Config
 from stages.image.vae.prior import Prior, StandardPrior, make_prior
 
+_STANDARD = StandardPrior()
 NORM_GROUPS = 8
 """Groups of feature maps that AutoencoderKL normalises together."""
 
@@ -119,7 +120,7 @@ def make_autoencoder(grid: Grid, config: Config, outputs_per_value: int) -> Auto
 
 def prior_of(network: Autoencoder) -> Prior:
     """Return p(z); of AutoencoderKL it is N(0, 1)."""
-    return StandardPrior() if isinstance(network, AutoencoderKL) else network.prior
+    return _STANDARD if isinstance(network, AutoencoderKL) else network.prior
 
 
 def latent_shape(network: Autoencoder, grid: Grid) -> tuple[int, int, int]:
