@@ -18,6 +18,7 @@ from torch import nn
 
 from pipeline.contract import Context
 from pipeline.errors import StageError
+from stages.common import sharding
 
 DtypeName = Literal["float32", "bfloat16"]
 
@@ -27,13 +28,25 @@ PEAK_FLOPS = {
 """Dense bfloat16 peak of GPUs by a part of their name, FLOP/s, from NVIDIA's data sheets (SXM, without sparsity)."""
 
 
-def make_accelerator(context: Context) -> Accelerator:
+def make_accelerator(context: Context, *, can_shard: bool = False) -> Accelerator:
     """Return the Accelerator of this process: a GPU if there is one, else CPU (gloo between several processes).
+
+    Args:
+        context: the stage's context.
+        can_shard: whether the stage's loop shards the model when Accelerate's file says so (`sharding`).
 
     Raises:
         StageError: Accelerate sees another number of processes than the engine planned. Without this check,
-            `accelerate launch --cpu --num_processes 2` trains one process in silence.
+            `accelerate launch --cpu --num_processes 2` trains one process in silence. Or the file asks for FSDP, and the
+            stage does not do it.
     """
+    if not can_shard and sharding.is_asked_for():
+        raise StageError(
+            "launch.accelerate_config says distributed_type: FSDP, but this stage trains data-parallel only; "
+            "give it a file with MULTI_GPU, or none"
+        )
+    if can_shard and sharding.is_asked_for():
+        sharding.check_settings()
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if not accelerator.num_processes == world_size == context.num_processes:

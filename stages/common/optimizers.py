@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from pipeline.errors import StageError
+from stages.common.sharding import placed_like, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration; singular values end between about 0.7 and 1.2, which trains as well as 1."""
@@ -43,7 +45,8 @@ def orthogonalize(matrices: Tensor, *, num_iterations: int = 5) -> Tensor:
 class Muon(Optimizer):
     """Momentum, orthogonalised: W <- (1 − lr·wd)·W − lr·√max(1, rows/columns)·O, with O near-orthogonal.
 
-    The state of a parameter is its `momentum_buffer`, a view into one buffer per shape.
+    The state of a parameter is its `momentum_buffer`, a view into one buffer per shape. A sharded parameter has a sharded
+    buffer of its own; the momentum is gathered for Newton-Schulz, which every process then does for itself.
     """
 
     def __init__(
@@ -69,12 +72,17 @@ class Muon(Optimizer):
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__(params, defaults)
         self._num_iterations, self._transposed = num_iterations, transposed
-        self._stacks: list[tuple[dict[str, Any], list[nn.Parameter], Tensor]] = []
+        self._stacks: list[tuple[dict[str, Any], list[nn.Parameter], Tensor | None]] = []
         for group in self.param_groups:
             for shape, members in _by_shape(group["params"]).items():
-                buffer = torch.zeros(len(members), *shape, device=members[0].device)
-                for parameter, view in zip(members, buffer, strict=True):
-                    self.state[parameter]["momentum_buffer"] = view if _is_wide(parameter) else view.t()
+                sharded = isinstance(members[0], DTensor)
+                buffer = None if sharded else torch.zeros(len(members), *shape, device=members[0].device)
+                for index, parameter in enumerate(members):
+                    if buffer is None:
+                        view = torch.zeros_like(parameter, requires_grad=False)
+                    else:
+                        view = buffer[index] if _is_wide(parameter) else buffer[index].t()
+                    self.state[parameter]["momentum_buffer"] = view
                 self._stacks.append((group, members, buffer))
 
     @torch.no_grad()
@@ -84,14 +92,23 @@ class Muon(Optimizer):
         for group, members, buffer in self._stacks:
             if all(parameter.grad is None for parameter in members):
                 continue
-            grads = torch.stack([_wide(_gradient(parameter)) for parameter in members]).float()
-            buffer.lerp_(grads, 1 - group["momentum"])
-            ahead = grads.lerp_(buffer, group["momentum"])
+            if buffer is None:
+                ahead = torch.stack([self._gathered_momentum(parameter, group["momentum"]) for parameter in members])
+            else:
+                grads = torch.stack([_wide(_gradient(parameter)) for parameter in members]).float()
+                buffer.lerp_(grads, 1 - group["momentum"])
+                ahead = grads.lerp_(buffer, group["momentum"])
             updates = orthogonalize(_working_precision(ahead), num_iterations=self._num_iterations)
             for parameter, update in zip(members, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                change = update if _is_wide(parameter) else update.t()
-                parameter.add_(change.to(parameter.dtype), alpha=-group["lr"] * self._gain(parameter))
+                change = (update if _is_wide(parameter) else update.t()).to(parameter.dtype)
+                parameter.add_(placed_like(change, parameter), alpha=-group["lr"] * self._gain(parameter))
+
+    def _gathered_momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Move the momentum of a sharded parameter and return it with the look-ahead, whole, float (R, C) with R <= C."""
+        buffer, grad = self.state[parameter]["momentum_buffer"], _gradient(parameter).float()
+        buffer.lerp_(grad, 1 - momentum)
+        return _wide(whole(grad.lerp(buffer, momentum)))
 
     def _gain(self, parameter: nn.Parameter) -> float:
         rows, columns = parameter.shape if not self._transposed else reversed(parameter.shape)
@@ -179,9 +196,11 @@ def load_optimizer_tensors(optimizers: list[Optimizer], names: Mapping[int, str]
             for name in mine:
                 value, key = left.pop(name), name[len(prefix) :]
                 if key in state:
-                    state[key].copy_(value)
+                    state[key].copy_(placed_like(value, state[key]))
+                elif value.ndim == 0:  # AdamW's count of steps: fused, it lies beside the parameter
+                    state[key] = value.to(parameter.device if optimizer.defaults.get("fused") else "cpu", copy=True)
                 else:
-                    state[key] = value.to("cpu" if value.ndim == 0 and key == "step" else parameter.device, copy=True)
+                    state[key] = placed_like(value.to(parameter.device, copy=True), parameter)
     if left:
         raise StageError(f"the checkpoint holds optimizer state for unknown parameters: {', '.join(sorted(left)[:3])}")
 

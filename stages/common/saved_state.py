@@ -19,6 +19,7 @@ from pipeline.contract import Context
 from pipeline.errors import StageError
 from stages.common.checkpoint import Checkpoint, check_identity, newest_checkpoint, save_checkpoint
 from stages.common.optimizers import load_optimizer_tensors, optimizer_tensors
+from stages.common.sharding import gathered, placed_like
 
 
 class SavedState:
@@ -72,15 +73,16 @@ class SavedState:
         return total, stops > 0, dues > 0
 
     def save(self, done: int) -> None:
-        """Save the state after `done` steps (the main process writes; the others go on)."""
+        """Save the state after `done` steps (the main process writes; the others hand in their shards and go on)."""
         begin = time.monotonic()
-        if self._context.is_main:
-            parts: dict[str, Mapping[str, Tensor]] = {
-                "model": {name: parameter.detach() for name, parameter in self._parameters.items()},
-                "optimizer": optimizer_tensors(self._optimizers, self._names),
-            }
-            if self._averages is not None:
-                parts["averages"] = self._averages
+        main = self._context.is_main
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "model": gathered({name: parameter.detach() for name, parameter in self._parameters.items()}, keep=main),
+            "optimizer": gathered(optimizer_tensors(self._optimizers, self._names), keep=main),
+        }
+        if self._averages is not None:
+            parts["averages"] = self._averages
+        if main:
             state = {"identity": self._identity, "items_done": done * self._items_per_step}
             save_checkpoint(self._root, done, parts=parts, state=state, keep=self._keep)
         self.last_save = time.monotonic()
@@ -131,7 +133,7 @@ def copy_strictly(into: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
     if wrong:
         raise StageError(f"the checkpoint does not fit the model: {', '.join(wrong[:3])}; run again with --force")
     for name, tensor in into.items():
-        tensor.copy_(tensors[name])
+        tensor.copy_(placed_like(tensors[name], tensor))
 
 
 def seed_of(*values: int) -> int:

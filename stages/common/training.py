@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from pipeline.contract import Context
 from pipeline.errors import StageError
+from stages.common import sharding
 from stages.common.guards import check_finite, check_supervised
 from stages.common.packing import Rows, rows_of_step
 from stages.common.saved_state import SavedState, copy_strictly, seed_of
@@ -97,7 +98,8 @@ class Training:
         context: the stage's context.
         accelerator: from `devices.make_accelerator`.
         model: the model whose trainable parameters are saved in checkpoints.
-        module: returns the scaled loss of a batch (`loss.CausalLmLoss`), maybe compiled; wrapped for DDP here.
+        module: returns the scaled loss of a batch (`loss.CausalLmLoss`), maybe compiled; wrapped for DDP here, unless it
+            was sharded (`sharding.shard`).
         optimizers: over the trainable parameters, each group with its full learning rate.
         rows: the training rows.
         plan: the numbers.
@@ -122,7 +124,8 @@ class Training:
         self.num_accumulation_steps = plan.num_accumulation_steps(accelerator.num_processes)
         self.context, self.accelerator, self.plan, self.rows = context, accelerator, plan, rows
         self.model, self.optimizers = model, optimizers
-        self.module = accelerator.prepare(module) if accelerator.num_processes > 1 else module
+        self.sharded = sharding.is_asked_for()
+        self.module = accelerator.prepare(module) if accelerator.num_processes > 1 and not self.sharded else module
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.evaluate = evaluate
         self.saved = SavedState(
@@ -231,21 +234,27 @@ class Training:
         )
         torch.manual_seed(seed_of(plan.seed, step, accelerator.process_index))
         total = torch.zeros((), device=accelerator.device)
-        # DDP averages gradients over processes; times num_processes makes that a sum over all tokens of the step.
+        # DDP and FSDP average gradients over processes; times num_processes makes that a sum over all tokens of the step.
         scale = accelerator.num_processes / num_tokens
         for block in blocks:
             batch = self.rows.batch(block).to(accelerator.device)
-            last = block is blocks[-1]
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.module):
+            with self._synchronised(block is blocks[-1]):
                 loss = self.module(batch.input_ids, batch.labels, batch.position_ids, scale)
                 loss.backward()
             total += loss.detach()
         return total / accelerator.num_processes
 
+    def _synchronised(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Let a backward pass sum gradients over the processes, or keep them until the last one of the step does."""
+        if self.sharded:
+            sharding.set_gradient_sync(self.module, wanted)
+        unchanged: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        return unchanged if wanted or self.sharded else self.accelerator.no_sync(self.module)
+
     def _clip(self) -> float:
         with_grad = [p for p in self.parameters.values() if p.grad is not None]
         total = get_total_norm([p.grad for p in with_grad if p.grad is not None])
-        norm = float(total)
+        norm = float(sharding.whole(total))
         if norm > self.plan.max_gradient_norm:
             clip_grads_with_norm_(with_grad, self.plan.max_gradient_norm, total)
         return norm

@@ -108,14 +108,21 @@ def _train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=SPECIALS[0], eos_token=SPECIALS[0], pad_token=SPECIALS[1])
 
 
-def launch(directory: Path, inputs: Path, values: dict[str, Any], *, num_processes: int) -> subprocess.CompletedProcess[str]:
-    """Train in new processes: plain `python` for one, `accelerate launch` on CPU (gloo) for more."""
+def launch(
+    directory: Path, inputs: Path, values: dict[str, Any], *, num_processes: int, file: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Train in new processes: plain `python` for one, `accelerate launch` on CPU (gloo) for more, with `file` if given."""
     command = [sys.executable, "-m"]
-    if num_processes > 1:
+    if file:
+        command += ["accelerate.commands.launch", "--config_file", str(file), "--num_processes", str(num_processes)]
+        command += ["--main_process_port", "0", "-m"]
+    elif num_processes > 1:
         command += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_processes), "--num_machines", "1"]
         command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
     command += ["tests.equivalence.inputs", str(directory), str(inputs), json.dumps(values)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "RANK", "WORLD"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "FSDP_", "RANK", "WORLD"))
+    }
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(inputs / "hf")}
     root = Path(__file__).resolve().parents[2]
     return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False, timeout=280)

@@ -34,6 +34,11 @@ def inputs(tmp_path_factory):
 def trained(directory, inputs, values=VALUES, *, num_processes):
     done = launch(directory, inputs, values, num_processes=num_processes)
     assert done.returncode == 0, done.stderr[-3000:]
+    return results(directory)
+
+
+def results(directory):
+    """Return the loss of every step and the saved weights."""
     losses = {event.step: event.value for event in read_events(directory / "events.jsonl") if event.name == "loss"}
     return losses, load_file(directory / "model" / "model.safetensors")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.contract import Context
+from stages.common import sharding
 from stages.common.documents import Documents
 from stages.common.generation import generate_texts
 from stages.common.scoring import score_documents
@@ -54,7 +55,11 @@ class Score:
 
 
 class Evaluator:
-    """Scores documents and draws samples with the model being trained."""
+    """Scores documents and draws samples with the model being trained.
+
+    `trained` is the model in training. `model` is what evaluates: the same one, or, where training shards it, a whole copy
+    that waits on the CPU and takes over the weights for each evaluation.
+    """
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class Evaluator:
         context: Context,
         accelerator: Accelerator,
         model: PreTrainedModel,
+        trained: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         config: Config,
         boundary_ids: tuple[int, int],
@@ -69,15 +75,24 @@ class Evaluator:
         autocast_dtype: torch.dtype | None,
     ) -> None:
         self.context, self.accelerator, self.model, self.tokenizer = context, accelerator, model, tokenizer
+        self.trained = trained
         self.config, self.validation, self.autocast_dtype = config, validation, autocast_dtype
         self.bos_id, self.eos_id = boundary_ids
         self.context_length = int(model.config.max_position_embeddings)
 
     def __call__(self, step: int) -> None:
         """Score some validation documents and log the samples, after `step` steps."""
+        self.take_over()
         score = self.score(self.validation, "validation")
         samples = self.samples() if self.context.is_main else []
         self.log_loss(step, score, **{f"sample_{index}": text for index, text in enumerate(samples)})
+        if self.model is not self.trained:
+            self.model.cpu()
+
+    def take_over(self) -> None:
+        """Bring the weights of a sharded training into the whole copy, on the device; every process must call this."""
+        if self.model is not self.trained:
+            sharding.copy_weights(self.trained, into=self.model.to(self.accelerator.device))
 
     def log_loss(self, step: int, score: Score, **samples: str) -> None:
         """Add a point to the validation curve."""

@@ -6,14 +6,16 @@ checks it by loading it back, and reports.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.contract import Context
-from stages.common import devices
+from stages.common import devices, sharding
 from stages.common.causal_lm import load_tokenizer
 from stages.common.encoding import boundary_ids
 from stages.common.grouping import GroupedDocuments
@@ -40,7 +42,7 @@ def run(config: Config, context: Context) -> None:
         DataError: a split is empty or an id is outside the vocabulary.
         Interrupted: a stop was asked for; the state is saved.
     """
-    accelerator = devices.make_accelerator(context)
+    accelerator = devices.make_accelerator(context, can_shard=True)
     devices.set_up_threads(context, accelerator)
     tokenizer = load_tokenizer(context.input("tokenizer") / "tokenizer")
     stores = token_stores(context, tokenizer)
@@ -55,7 +57,8 @@ def run(config: Config, context: Context) -> None:
     evaluator = Evaluator(
         context=context,
         accelerator=accelerator,
-        model=model,
+        model=copy.deepcopy(model).cpu() if sharding.is_asked_for() else model,
+        trained=model,
         tokenizer=tokenizer,
         config=config,
         boundary_ids=boundary_ids(tokenizer),
@@ -65,6 +68,7 @@ def run(config: Config, context: Context) -> None:
     training = _training(config, context, evaluator, rows, shape, cut)
     training.plan = _plan(config, context, training, evaluator, shape, cut)
     summary = training.run()
+    evaluator.take_over()
     validation = evaluator.score(documents_of(context, stores["validation"], "validation"), "validation")
     evaluator.log_loss(training.plan.num_steps, validation.first(len(evaluator.validation.tokens)))
     outcome = Outcome(
@@ -81,9 +85,9 @@ def run(config: Config, context: Context) -> None:
     )
     if context.is_main:
         context.phase("saving the model, loading it again")
-        difference = save_model(model, context.input("tokenizer") / "tokenizer", context.directory)
+        difference = save_model(evaluator.model, context.input("tokenizer") / "tokenizer", context.directory)
         context.phase("measuring xz, bigrams and the speed of the machine")
-        write_report(config, context, model, stores, outcome, reload_difference=difference)
+        write_report(config, context, evaluator.model, stores, outcome, reload_difference=difference)
     accelerator.wait_for_everyone()
 
 
@@ -126,7 +130,7 @@ def _dtype(config: Config, context: Context, accelerator: Accelerator) -> torch.
 def _training(
     config: Config, context: Context, evaluator: Evaluator, rows: Rows, shape: dial.Shape, cut: dial.Batching
 ) -> Training:
-    accelerator, model = evaluator.accelerator, evaluator.model
+    accelerator, model = evaluator.accelerator, evaluator.trained
     wanted, reason = devices.resolve(
         context, accelerator, "compile", lambda: devices.decide_compile(config.compile, accelerator.device)
     )
@@ -143,12 +147,16 @@ def _training(
         seed=config.seed,
     )
     identity = {role: context.input(role).fingerprint for role in ("corpus", "tokenizer")} | config.model_dump(mode="json")
-    module = CausalLmLoss(model, autocast_dtype=evaluator.autocast_dtype)
+    module: nn.Module = CausalLmLoss(model, autocast_dtype=evaluator.autocast_dtype)
+    if sharding.is_asked_for():
+        module = sharding.shard(module, compile_blocks=wanted)
+    else:
+        module = devices.compiled(module, wanted)
     return Training(
         context=context,
         accelerator=accelerator,
         model=model,
-        module=devices.compiled(module, wanted),
+        module=module,
         optimizers=make_optimizers(model, config, dial.learning_rates(config, shape)),
         rows=rows,
         plan=plan,
