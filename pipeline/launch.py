@@ -18,8 +18,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 _INHERITED = ("ACCELERATE_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "FSDP_")
-RANK = "pipeline.rank"
-LAUNCH_CONFIG = ".accelerate.json"
+RANK, RANKS = "pipeline.rank", "pipeline.ranks"
+"""Programs that run one process of a stage, and that start several."""
+LAUNCH_CONFIG = ".accelerate.yaml"
 """File in the partial directory that `accelerate launch` reads; JSON is YAML."""
 
 
@@ -76,7 +77,7 @@ def command_for(
     clean["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), os.getcwd(), environment.get("PYTHONPATH", "")]))
     if launch.processes == 1:
         return Command([sys.executable, "-m", RANK, str(partial)], clean, None)
-    argv = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(partial / LAUNCH_CONFIG)]
+    argv = [sys.executable, "-m", RANKS, "--config_file", str(partial / LAUNCH_CONFIG)]
     argv += ["--num_processes", str(launch.processes), "--main_process_port", "0", "--module", RANK, str(partial)]
     return Command(argv, clean, accelerate_config(launch))
 

@@ -122,7 +122,7 @@ TRAINING = [
              '            copy_strictly(self._averages, found.tensors("averages"))\n', "            pass\n",
              f"{_TRAINING}test_a_training_that_was_stopped_ends_with_the_same_bits[stops1]"),
     Mutation("image: averages saved", "stages/common/saved_state.py",
-             '                parts["averages"] = self._averages\n', '                parts["averages"] = parts["model"]\n',
+             '            parts["averages"] = self._averages\n', '            parts["averages"] = parts["model"]\n',
              f"{_TRAINING}test_a_training_that_was_stopped_ends_with_the_same_bits[stops1]"),
     Mutation("image: averages forget the start", "stages/common/images/averages.py",
              "min(self._decay, done / (9 + done))", "self._decay",

@@ -19,7 +19,7 @@ from pipeline.durable import write_json
 from pipeline.errors import StoreError
 from pipeline.hashes import HashCache
 from pipeline.job import Job
-from pipeline.launch import Launch, command_for
+from pipeline.launch import LAUNCH_CONFIG, Launch, accelerate_config, command_for
 from pipeline.process import process_id
 from pipeline.store import Place, Store, hold_shared, wait_exclusive
 from pipeline.worker import _is_complete
@@ -210,6 +210,17 @@ def test_a_users_accelerate_settings_do_not_reach_the_ranks(tmp_path: Path) -> N
     assert command.argv[command.argv.index("--num_processes") + 1] == "2"
     settings = json.loads(command.accelerate_config or "")
     assert (settings["distributed_type"], settings["num_processes"]) == ("MULTI_GPU", 2), "only this starts two ranks on a CPU"
+
+
+@pytest.mark.parametrize("path", [None, *sorted((ROOT / "configs" / "launch").glob("*.yaml"))])
+def test_accelerate_can_read_the_file_that_the_worker_leaves_for_it(tmp_path: Path, path: Path | None) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    launch = Launch(processes=2, accelerate_config=str(path) if path else None)
+    (tmp_path / LAUNCH_CONFIG).write_text(accelerate_config(launch))
+    read = load_config_from_file(str(tmp_path / LAUNCH_CONFIG))
+    assert read.mixed_precision == "no", "a stage chooses its precision itself"
+    assert read.distributed_type.value == ("FSDP" if path and "fsdp" in path.name else "MULTI_GPU")
 
 
 def test_a_file_with_a_time_in_the_future_is_hashed_each_time(tmp_path: Path) -> None:

@@ -287,6 +287,19 @@ def test_a_users_mistake_in_a_stage_keeps_its_exit_code(project: Project) -> Non
     assert "row 3" in project.groundup("run", "recipe.yaml", code=2)
 
 
+@pytest.mark.slow
+def test_with_two_processes_a_users_mistake_is_shown_without_a_traceback(project: Project) -> None:
+    project.stage(
+        "fail", "from pipeline.errors import StageError\n\n\ndef run(config, context):\n    raise StageError('row 3')\n", CONFIG
+    )
+    project.recipe("name: r\nstages:\n  bad: {stage: toy.fail, text: f, launch: {processes: 2}}\n")
+    process = project.start("run", "recipe.yaml")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "bad: row 3" in error
+    assert "Traceback" not in error
+
+
 TWO = """
 name: r
 stages:
@@ -315,6 +328,6 @@ def _pid_of(victim: str, project: Project, worker: int) -> int:
     if victim == "worker":
         return worker
     if victim == "launcher":
-        return next(p.pid for p in descendants([worker]) if "launch" in Path(f"/proc/{p.pid}/cmdline").read_text())
+        return next(p.pid for p in descendants([worker]) if "pipeline.ranks" in Path(f"/proc/{p.pid}/cmdline").read_text())
     (path,) = project.root.glob(f"artifacts/*/.*.partial/.rank-{victim[-1]}.json")
     return int(json.loads(path.read_text())[0])

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from pipeline.contract import Context
+from pipeline.errors import StageError
+from stages.common import devices
 from tests.equivalence.inputs import TINY, launch, make_inputs
 from tests.equivalence.test_processes import assert_close, results
 
@@ -82,3 +85,9 @@ def test_what_the_loop_does_not_do_is_refused(tmp_path, inputs, old, new, messag
     done = launch(tmp_path / "run", inputs, VALUES, num_processes=2, file=file)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_sharding_is_refused_where_a_stage_cannot(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(StageError, match="trains data-parallel only"):
+        devices.make_accelerator(Context(tmp_path, {}))

@@ -185,6 +185,9 @@ def test_processes_that_cannot_share_a_step_are_refused_with_a_way_out():
     shape = shape_of(Config(), 300)
     with pytest.raises(StageError, match="set global_batch_size_tokens to a multiple of 1536"):
         batching(Config(), shape, num_processes=3, on_gpu=False)
+    with pytest.raises(StageError, match="1 forward passes of 4 rows.* set micro_batch_size to 2"):
+        batching(Config(layout="grouped"), shape, num_processes=2, on_gpu=False)
+    assert batching(Config(layout="grouped", micro_batch_size=2), shape, num_processes=2, on_gpu=False).rows_per_step == 2
 
 
 def test_a_budget_leaves_room_for_evaluations_and_errs_on_the_short_side():

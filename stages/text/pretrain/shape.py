@@ -177,6 +177,13 @@ def batching(config: Config, shape: Shape, *, num_processes: int, on_gpu: bool) 
     if config.layout == "grouped" and rows % micro:
         raise StageError(f"micro_batch_size is {micro}: with layout grouped it must divide the {rows} rows of a step")
     grouped = config.layout == "grouped"
+    if grouped and rows // micro % num_processes:
+        most = max((size for size in range(1, micro + 1) if rows % (size * num_processes) == 0), default=0)
+        cure = f"set micro_batch_size to {most}" if most else "set global_batch_size_tokens to a multiple that can be shared"
+        raise StageError(
+            f"with layout grouped a step is {rows // micro} forward passes of {micro} rows, which cannot be shared by "
+            f"{num_processes} processes; {cure} (it shapes the groups, so it makes another training), or layout: packed"
+        )
     return Batching(
         rows_per_step=rows // micro if grouped else rows,
         micro_batch_size=1 if grouped else micro,
