@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from pipeline.contract import Context
+from pipeline.contract import Context, read_events
 from pipeline.errors import StageError
 from stages.common import devices
 from tests.equivalence.inputs import TINY, launch, make_inputs
@@ -37,7 +37,8 @@ def trained(directory, inputs, values=VALUES, *, sharded):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory, inputs):
-    return trained(tmp_path_factory.mktemp("single") / "run", inputs, sharded=False)
+    directory = tmp_path_factory.mktemp("single") / "run"
+    return directory, trained(directory, inputs, sharded=False)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +47,18 @@ def sharded(tmp_path_factory, inputs):
     return directory, trained(directory, inputs, sharded=True)
 
 
+def norms(directory):
+    return [event.value for event in read_events(directory / "events.jsonl") if event.name == "gradient_norm"]
+
+
 def test_two_sharded_processes_equal_one(single, sharded):
-    assert_close(single, sharded[1])
+    assert_close(single[1], sharded[1])
+    assert norms(sharded[0]) == pytest.approx(norms(single[0]), rel=1e-4)
 
 
 def test_a_checkpoint_holds_whole_tensors(single, sharded):
     saved = load_file(sharded[0] / "checkpoints" / "training" / "step-00000008" / "model.safetensors")
-    assert {name: tensor.shape for name, tensor in saved.items()} == {name: tensor.shape for name, tensor in single[1].items()}
+    assert {name: tensor.shape for name, tensor in saved.items()} == {name: tensor.shape for name, tensor in single[1][1].items()}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_a_training_goes_on_sharded_or_not(tmp_path, inputs, single, before):
     trained(tmp_path, inputs, sharded=before)
     for step in (6, 8):  # so that it goes on from step 4
         (tmp_path / "checkpoints" / "training" / f"step-{step:08d}" / "manifest.json").unlink()
-    assert_close(single, trained(tmp_path, inputs, sharded=not before))
+    assert_close(single[1], trained(tmp_path, inputs, sharded=not before))
 
 
 @pytest.mark.parametrize(
