@@ -24,21 +24,29 @@ DIRECTIONS = {True: "higher ↑", False: "lower ↓", None: "–"}
 def section(stage: Stage, number: int, figures: Iterator[int]) -> Html:
     """Return the section of `stage`; `figures` counts the figures of the page."""
     heading = element("h2", element("span", f"{number}", class_="number"), stage.heading, id=stage.anchor)
-    name = element("p", element("code", stage.node.name), badge(stage.node.status), class_="stage-line")
-    body = [block(one, figures) for one in stage.blocks]
+    return body(stage, heading, figures)
+
+
+def body(stage: Stage, heading: Html, figures: Iterator[int], *, introduced: bool = False) -> Html:
+    """Return the section of `stage` under `heading`, without idea and formula where these were `introduced` before."""
     return element(
         "section",
         heading,
-        name,
+        element("p", element("code", stage.node.name), badge(stage.node.status), class_="stage-line"),
         *_state(stage),
-        paragraph(stage.idea, "idea") if stage.idea else "",
-        element("p", stage.formula, class_="formula", dir="auto", tabindex="0") if stage.formula else "",
+        *(() if introduced else introduction(stage)),
         _metrics(stage),
-        *body,
+        *(block(one, figures) for one in stage.blocks),
         cost_line(stage),
         _folded(stage),
         aria_labelledby=stage.anchor,
     )
+
+
+def introduction(stage: Stage) -> list[Html]:
+    """Return the idea and the formula of a stage."""
+    formula = element("p", stage.formula, class_="formula", dir="auto", tabindex="0") if stage.formula else Html()
+    return [paragraph(stage.idea, "idea") if stage.idea else Html(), formula]
 
 
 def badge(status: str) -> Html:
@@ -131,6 +139,13 @@ def _metrics(stage: Stage) -> Html:
     columns = ["metric", *shown]
     rows = list(zip([metric.label for metric in metrics], *shown.values(), strict=True))
     return grid(columns, rows, [column in {"value", "n"} for column in columns], f"Metrics of {stage.node.name}", "metrics")
+
+
+def figures_of(stage: Stage) -> list[Metric]:
+    """Return what the stage marked as its main figures, else what it tested and can be better or worse."""
+    listed = [metric for metric in stage.metrics if metric.listed]
+    tested = [metric for metric in listed if metric.split == "test" and metric.higher_is_better is not None]
+    return [metric for metric in stage.metrics if metric.headline] or tested
 
 
 def metric_value(metric: Metric) -> str:

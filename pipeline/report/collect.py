@@ -171,6 +171,11 @@ class Stage:
     cost: Cost
 
     @property
+    def base(self) -> str:
+        """The stage's name in the recipe, which the cells of a matrix share."""
+        return self.node.name.partition("@")[0]
+
+    @property
     def cell(self) -> str:
         """The values of a matrix cell, `seed=0, family=vae`; empty for other nodes."""
         return self.node.name.partition("@")[2].replace(",", ", ")
@@ -185,7 +190,7 @@ class Stage:
     @property
     def short(self) -> str:
         """The heading for a list, where the cells of a matrix need no title each."""
-        return f"{self.node.name.partition('@')[0]} · {self.cell}" if self.cell else self.heading
+        return f"{self.base} · {self.cell}" if self.cell else self.heading
 
 
 def read_stages(nodes: Sequence[ReportNode]) -> list[Stage]:

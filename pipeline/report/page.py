@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 from pipeline.report import numbers
 from pipeline.report.blocks import DIRECTIONS, grid, metric_interval, metric_value, note, paragraph, section
-from pipeline.report.collect import Cost
+from pipeline.report.collect import Cost, Stage
 from pipeline.report.escape import Html, element
+from pipeline.report.matrix import anchor, runs, section_of_cells
 from pipeline.report.picture import graph
 from pipeline.report.summary import Headline, Report
 
@@ -23,7 +25,10 @@ def render_page(report: Report) -> str:
     main = element(
         "main",
         _header(report),
-        *(section(stage, number, figures) for number, stage in enumerate(report.stages, 1)),
+        *(
+            section(run[0], number, figures) if len(run) == 1 else section_of_cells(run, number, figures)
+            for number, run in enumerate(runs(report.stages), 1)
+        ),
         _costs(report),
         _reproduce(report),
         id="top",
@@ -53,8 +58,8 @@ def _head(report: Report) -> Html:
 
 def _contents(report: Report) -> Html:
     links = [
-        element("li", element("a", stage.short, href=f"#{stage.anchor}", class_=_mark(stage.node.status)))
-        for stage in report.stages
+        element("li", element("a", _entry(run), href=f"#{anchor(run)}", class_=_mark([stage.node.status for stage in run])))
+        for run in runs(report.stages)
     ]
     return element(
         "nav",
@@ -69,8 +74,12 @@ def _contents(report: Report) -> Html:
     )
 
 
-def _mark(status: str) -> str | None:
-    return status if status in {"failed", "missing", "adopted"} else None
+def _entry(run: Sequence[Stage]) -> str:
+    return run[0].short if len(run) == 1 else f"{run[0].base} · {len(run)} cells"
+
+
+def _mark(statuses: Sequence[str]) -> str | None:
+    return next((status for status in ("failed", "missing", "adopted") if status in statuses), None)
 
 
 def _header(report: Report) -> Html:

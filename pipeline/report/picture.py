@@ -17,7 +17,7 @@ NARROWEST, WIDEST, LETTER, SMALL = 132.0, 250.0, 7.4, 6.0
 ROOM, SMALL_ROOM = 960.0, 400.0
 """Width that a picture may have on a wide page and on a narrow one, which shrink it a little, before it is turned."""
 
-CHIP_WIDTH, CHIP_HEIGHT, CHIP_GAP, FEW = 150.0, 30.0, 6.0, 4
+CHIP_WIDTH, CHIP_HEIGHT, CHIP_GAP, FEW = 150.0, 30.0, 6.0, 3
 """Cells of a matrix are drawn as chips inside the one box of their stage, once there are FEW of them."""
 
 STATUSES = {"cached", "adopted", "ran", "failed", "missing"}
@@ -120,7 +120,7 @@ def _matrix(name: str, group: Sequence[Stage], box: Box) -> Html:
     for index, stage in enumerate(group):
         x = box.x + 10 + (index % columns) * (CHIP_WIDTH + CHIP_GAP)
         y = box.y + 34 + (index // columns) * (CHIP_HEIGHT + CHIP_GAP)
-        label = ", ".join(part.partition("=")[2] for part in stage.node.name.partition("@")[2].split(","))
+        label = stage.cell if "," not in stage.cell else ", ".join(part.partition("=")[2] for part in stage.cell.split(", "))
         chip = [
             element("title", f"{stage.node.name}: {_state(stage)}"),
             _rect("chip", Box(x, y, CHIP_WIDTH, CHIP_HEIGHT)),

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.report import numbers
 from pipeline.report.collect import Cost, Metric, Stage
 
-MAX_HEADLINES = 6
+MAX_HEADLINES = 8
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,21 @@ def _warnings(stages: Sequence[Stage]) -> list[tuple[str, str]]:
 def _headlines(stages: Sequence[Stage]) -> list[Headline]:
     """Return the metrics that stages marked with `headline=True`, else each stage's first on a test split.
 
-    Where no stage has tested anything, the first that can be better or worse stands for each. Other stages go before the
-    cells of a matrix, which are many.
+    Where no stage has tested anything, the first that can be better or worse stands for each. The last stages say most;
+    other stages go before the cells of a matrix, which are many.
     """
     marked = [Headline(stage, metric) for stage in stages for metric in stage.metrics if metric.headline]
     if marked:
-        return marked[-MAX_HEADLINES:]
+        return _without_cells(marked)[-MAX_HEADLINES:]
     judged = [(stage, [metric for metric in stage.metrics if metric.higher_is_better is not None]) for stage in stages]
     tested = [(stage, [metric for metric in metrics if metric.split == "test"]) for stage, metrics in judged]
     chosen = tested if any(metrics for _, metrics in tested) else judged
     firsts = [Headline(stage, metrics[0]) for stage, metrics in chosen if metrics]
-    single = [headline for headline in firsts if "@" not in headline.stage.node.name]
-    return (single or firsts)[-MAX_HEADLINES:]
+    return _without_cells(firsts)[-MAX_HEADLINES:]
+
+
+def _without_cells(headlines: list[Headline]) -> list[Headline]:
+    return [headline for headline in headlines if not headline.stage.cell] or headlines
 
 
 def _origin(stages: Sequence[Stage]) -> list[tuple[str, str]]:

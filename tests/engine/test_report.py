@@ -268,6 +268,45 @@ def test_headlines_are_what_stages_marked_else_what_was_tested(tmp_path):
     assert tiles("marked", True) == ["special"]
 
 
+def cells(tmp_path, count, idea=lambda index: "what all do"):
+    def fill(index):
+        def run(context):
+            context.section.describe(title="Training", idea=idea(index))
+            context.metric("quality", index / 2, unit="nat", higher_is_better=True, n=1, split="test", headline=True)
+
+        return run
+
+    made = [make_artifact(tmp_path / f"cell{index}", fill(index)) for index in range(count)]
+    return [ReportNode(f"train@seed={index}", status="done", artifact=one) for index, one in enumerate(made)]
+
+
+def test_the_cells_of_a_matrix_share_a_section_with_their_figures_side_by_side(tmp_path):
+    page, _ = report(ReportNode("first"), *cells(tmp_path, 3))
+    assert re.findall(r'<span class="number">(\d)</span>([^<]+)</h2>', page) == [("1", "first"), ("2", "Training · train")]
+    assert page.count("what all do") == 1
+    rows = re.findall(r"<tr><td>(seed=\d)</td><td[^>]*>([^<]+)</td>", page)
+    assert rows == [("seed=0", "0"), ("seed=1", "0.5"), ("seed=2", "1")]
+    assert page.count('<details class="stage">') == 3
+    ids = [attrs["id"] for _, attrs in elements(page) if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["href"][1:] for tag, attrs in elements(page) if tag == "a"} <= set(ids)
+
+
+def test_cells_that_differ_say_each_what_they_are_and_two_are_no_matrix(tmp_path):
+    page, _ = report(*cells(tmp_path, 3, idea="idea {}".format))
+    assert [page.count(f"idea {index}") for index in range(3)] == [1, 1, 1]
+    page, _ = report(*cells(tmp_path / "two", 2))
+    assert page.count('<span class="number">') == 2
+
+
+def test_headlines_of_other_stages_go_before_those_of_cells(tmp_path):
+    last = make_artifact(
+        tmp_path / "last", lambda context: context.metric("won", 1, unit="1", higher_is_better=None, n=1, headline=True)
+    )
+    page, _ = report(*cells(tmp_path, 3), ReportNode("last", artifact=last))
+    assert re.findall(r'<p class="of">(\w+)</p>', page) == ["won"]
+
+
 def test_a_recipe_of_ten_stages_is_written_within_its_time(tmp_path):
     """0.3 s of CPU, in a process of its own, the best of three on a busy machine; no tensor library, no matplotlib."""
     make_artifact(tmp_path / "stage", everything("word"))

@@ -137,6 +137,8 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
                     split=study.split,
                     items="seeds",
                     label=one.label,
+                    headline=key == "fd_ratio" and study.is_matched(one) and not one.is_classic,
+                    title=column.title,
                     interval_over=found.method,
                     **interval,
                 )
