@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.errors import Diverged, Interrupted, StageError
+from stages.common.images import ledger as ledger_module
 from stages.common.images.averages import AveragedWeights
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import load_grid, load_split
@@ -226,6 +227,51 @@ def test_the_ledger_agrees_with_pytorch_where_pytorch_can_count():
     with FlopCounterMode(display=False) as theirs:
         network(x).sum().backward()
     assert ours.flops == theirs.get_total_flops() > 0
+
+
+def penalised(network, x):
+    """Count a step of a network with a gradient penalty, as a GAN's discriminator has."""
+    x = x.clone().requires_grad_()
+    with FlopLedger() as ledger:
+        out = network(x)
+        (slope,) = torch.autograd.grad(out.pow(2).sum(), x, create_graph=True)
+        (out.sum() + slope.square().sum()).backward()
+    return ledger.flops
+
+
+class PerGroup(nn.Module):
+    """A grouped convolution, one group at a time."""
+
+    def __init__(self, grouped):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(4 // grouped, 8 // grouped, 3, padding=1, bias=False) for _ in range(grouped))
+
+    def forward(self, x):
+        return torch.cat([part(piece) for part, piece in zip(self.parts, x.chunk(len(self.parts), 1), strict=True)], 1)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_grouped_convolution_costs_what_its_groups_cost(groups):
+    x = torch.randn(3, 4, 6, 6)
+    assert penalised(nn.Conv2d(4, 8, 3, padding=1, groups=groups, bias=False), x) == penalised(PerGroup(groups), x) > 0
+
+
+def test_attention_costs_its_products_on_a_cpu_as_well():
+    queries, keys, values = (torch.randn(2, 3, 8, 16, requires_grad=True) for _ in range(3))
+    with FlopLedger() as forward:
+        out = nn.functional.scaled_dot_product_attention(queries, keys, values)
+    assert forward.flops == 2 * 2 * (2 * 3 * 8 * 8 * 16)
+    with FlopLedger() as backward:
+        out.sum().backward()
+    assert backward.flops >= 2 * forward.flops
+
+
+def test_attention_that_cannot_be_counted_is_refused(monkeypatch):
+    known = {op: count for op, count in ledger_module._FORMULAS.items() if "attention" not in op.__name__}
+    monkeypatch.setattr(ledger_module, "_FORMULAS", known)
+    one = torch.randn(2, 3, 8, 16)
+    with pytest.raises(StageError, match="cannot be counted"), FlopLedger():
+        nn.functional.scaled_dot_product_attention(one, one, one)
 
 
 def test_counting_changes_no_weight_and_leaves_no_gradient(tmp_path, images):
