@@ -146,9 +146,14 @@ def decide_compile(wanted: bool | Literal["auto"], device: torch.device) -> tupl
     return (True, "on") if reason is None else (False, f"off: torch.compile failed here ({reason})")
 
 
-def compiled(module: nn.Module, wanted: bool) -> nn.Module:
-    """Return `module`, compiled when `wanted`; save the module that was passed in, so that keys stay clean."""
-    return torch.compile(module) if wanted else module  # type: ignore[return-value]
+def compile_blocks(module: nn.Module) -> None:
+    """Compile every block of the transformer in `module`, in place; names of parameters stay as they are.
+
+    One block is compiled and serves for all, which takes a fraction of the time of a whole model. What lies between blocks
+    stays eager: the gathering of shards, the gradient buckets of DDP, and the loss, whose loop over chunks would be unrolled.
+    """
+    for block in sharding.blocks_of(module):
+        block.compile()
 
 
 def _wait(device: torch.device) -> None:

@@ -19,8 +19,11 @@ from torch.autograd import Function
 from pipeline.errors import StageError
 from stages.common.packing import IGNORED
 
-_CHUNK_ELEMENTS = 2**21
-"""Logits per chunk: 8 MiB in float32, which stays near a CPU's cache."""
+_CPU_CHUNK_ELEMENTS = 2**21
+"""Logits per chunk: 8 MiB in float32 stay near a CPU's cache."""
+
+_GPU_CHUNK_ELEMENTS = 2**27
+"""512 MiB in float32 on a GPU, which wants few large products."""
 
 _LEAST_PROBABILITY = 1e-37
 """Where a probability underflows, its loss is reported as 85 nats; the gradient is exact all the same."""
@@ -84,11 +87,16 @@ def nll_sum(hidden: Tensor, weight: Tensor, labels: Tensor, *, scale: float = 1.
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     with torch.autocast(device, enabled=False):
-        return _ChunkedNll.apply(hidden, weight, labels, scale, chunk or max(64, _CHUNK_ELEMENTS // len(weight)))
+        return _ChunkedNll.apply(hidden, weight, labels, scale, chunk or chunk_positions(device, len(weight)))
+
+
+def chunk_positions(device: str, vocab_size: int) -> int:
+    """Return how many positions a chunk of logits has on a type of device."""
+    return max(64, (_CPU_CHUNK_ELEMENTS if device == "cpu" else _GPU_CHUNK_ELEMENTS) // vocab_size)
 
 
 class CausalLmLoss(nn.Module):
-    """A transformers causal LM as a module that returns its loss, so that DDP and torch.compile can wrap the whole.
+    """A transformers causal LM as a module that returns its loss, so that DDP or FSDP can wrap the whole.
 
     Under an adapter pass the model that the adapter was put into (`get_base_model()`); the head itself must be plain.
     The model is called without attention mask and without cache, which document isolation needs (`packing`).

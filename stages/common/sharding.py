@@ -24,22 +24,23 @@ def is_asked_for() -> bool:
     return _flag("accelerate_use_fsdp")
 
 
-def shard(module: nn.Module, *, compile_blocks: bool = False) -> nn.Module:
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """Return the blocks of the transformers model in `module`: what the model itself says must not be split."""
+    names = {name for child in module.modules() for name in getattr(child, "_no_split_modules", None) or ()}
+    return [child for child in module.modules() if type(child).__name__ in names]
+
+
+def shard(module: nn.Module) -> nn.Module:
     """Share out the parameters of `module` over all processes, in place, and return it; make optimizers after this.
 
     Each block of the transformer is a unit: its weights are gathered when it computes and dropped afterwards, unless the
     file says `fsdp_reshard_after_forward: false`. The rest (embeddings, last norm, head) stays whole during a pass.
 
     Args:
-        module: a loss around a transformers model (`loss.CausalLmLoss`), on its device.
-        compile_blocks: compile each block by itself; the gathering between blocks cannot be compiled.
+        module: a loss around a transformers model (`loss.CausalLmLoss`), on its device; its blocks may be compiled.
     """
     reshard = _flag("fsdp_reshard_after_forward", "true")
-    names = {name for child in module.modules() for name in getattr(child, "_no_split_modules", None) or ()}
-    blocks = [child for child in module.modules() if type(child).__name__ in names]
-    for block in blocks:
-        if compile_blocks:
-            block.compile()
+    for block in blocks_of(module):
         fully_shard(block, reshard_after_forward=reshard)
     fully_shard(module)
     return module

@@ -15,7 +15,9 @@ from stages.text.pretrain.shape import learning_rates, shape_of
 
 
 def losses(model, config, shape, *, compiled):
-    module = devices.compiled(CausalLmLoss(model), compiled)
+    module = CausalLmLoss(model)
+    if compiled:
+        devices.compile_blocks(module)
     optimizers = make_optimizers(model, config, learning_rates(config, shape))
     generator = torch.Generator().manual_seed(0)
     found = []

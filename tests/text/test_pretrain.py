@@ -18,10 +18,12 @@ from pipeline.errors import RecipeError, StageError
 from pipeline.graph import build_graph
 from pipeline.recipe import load_recipe
 from stages.common.corpus_io import load_split
+from stages.common.packing import Batch
 from stages.common.xz import xz_bits_per_byte
 from stages.text.pretrain.config import Config
 from stages.text.pretrain.evaluation import Score
 from stages.text.pretrain.horizon import steps_of_budget
+from stages.text.pretrain.run import row_of_several_documents
 from stages.text.pretrain.shape import batching, evaluation_steps, shape_of, warmup_and_cooldown
 from tests.equivalence.inputs import STAGE, TINY, make_inputs
 from tests.harness import run_stage
@@ -241,3 +243,16 @@ def test_one_horizon_goes_in_place_of_another_on_the_command_line():
     assert build_graph(load_recipe(recipe, overrides))["pretrain"].config.num_steps == 200
     with pytest.raises(RecipeError, match=r"at most one horizon, not num_steps and num_tokens; .*NAME.num_steps=null"):
         build_graph(load_recipe(recipe, overrides[1:]))
+
+
+@pytest.mark.parametrize("several", [3, None])
+def test_isolation_is_proved_on_a_row_of_several_documents_where_there_is_one(several):
+    class Long:
+        """Rows that one document fills, but for one of them."""
+
+        def batch(self, indices):
+            (index,) = indices
+            positions = torch.tensor([[0, 1, 0, 1]]) if index == several else torch.arange(4)[None]
+            return Batch(torch.full((1, 4), index), torch.full((1, 4), index), positions)
+
+    assert int(row_of_several_documents(Long()).input_ids[0, 0]) == (several or 0)

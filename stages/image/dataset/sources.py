@@ -58,7 +58,8 @@ def open_card(card: ImageCard, context: Context) -> Origin:
 
 def _open_entry(entry: SourceEntry, card: ImageCard, context: Context) -> Origin:
     if entry.hub is not None:
-        return open_hub(entry.hub, offline=context.offline)
+        hub = entry.hub.model_copy(update={"revision": context.hub_commit(entry.hub.repo) or entry.hub.revision})
+        return open_hub(hub, offline=context.offline)
     if entry.sklearn is not None:
         return open_sklearn(entry.sklearn)
     assert entry.package is not None

@@ -51,7 +51,8 @@ def records_of_card(card: TextCard, *, cut: TextCut, context: Context) -> tuple[
 
 def _open_entry(entry: SourceEntry, card: TextCard, cut: TextCut, context: Context) -> tuple[str, Iterator[Item]]:
     if entry.hub is not None:
-        return f"hub {entry.hub.repo}@{entry.hub.revision}", _hub_records(entry.hub, offline=context.offline)
+        hub = entry.hub.model_copy(update={"revision": context.hub_commit(entry.hub.repo) or entry.hub.revision})
+        return f"hub {hub.repo}@{hub.revision}", _hub_records(hub, offline=context.offline)
     if entry.package is not None:
         package = entry.package
         members = read_package(package, offline=context.offline, on_wait=context.beat)

@@ -100,7 +100,9 @@ class Config(StageConfig):
     num_evaluations: Annotated[int, Field(ge=0)] = 4
     """Evaluations and samples during training, evenly spaced."""
     num_evaluation_documents: Count = 200
-    """Validation documents scored by each evaluation during training; the closing one scores all."""
+    """Validation documents scored by each evaluation during training."""
+    max_test_documents: Count = 20_000
+    """Documents of validation and of test that are scored at the end, the first ones; fewer splits are scored whole."""
     prompts: tuple[str, ...] = ("", "The ", "In 19")
     """Openings that samples continue; an empty one starts from nothing."""
     sample_tokens: Count = 60

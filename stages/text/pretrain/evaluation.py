@@ -72,11 +72,10 @@ class Evaluator:
         config: Config,
         boundary_ids: tuple[int, int],
         validation: Documents,
-        autocast_dtype: torch.dtype | None,
     ) -> None:
         self.context, self.accelerator, self.model, self.tokenizer = context, accelerator, model, tokenizer
         self.trained = trained
-        self.config, self.validation, self.autocast_dtype = config, validation, autocast_dtype
+        self.config, self.validation = config, validation
         self.bos_id, self.eos_id = boundary_ids
         self.context_length = int(model.config.max_position_embeddings)
 
@@ -111,17 +110,17 @@ class Evaluator:
         return Score(nll_nats=total, num_tokens=lengths, num_bytes=documents.num_bytes)
 
     def _nll(self, documents: Sequence[list[int]], split: str) -> NDArray[np.float64]:
-        dtype = self.autocast_dtype
-        with torch.autocast(self.accelerator.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            scores = score_documents(
-                self.model,
-                documents,
-                bos_id=self.bos_id,
-                eos_id=self.eos_id,
-                context_length=self.context_length,
-                batch_size=max(1, 4096 // self.context_length),
-                on_progress=lambda done, total: self.context.progress(done, total, unit=f"{split} window"),
-            )
+        """Score in float32, whatever the precision of training: figures are compared with those of other stages."""
+        positions = 4_096 if self.accelerator.device.type == "cpu" else 65_536
+        scores = score_documents(
+            self.model,
+            documents,
+            bos_id=self.bos_id,
+            eos_id=self.eos_id,
+            context_length=self.context_length,
+            batch_size=max(1, positions // self.context_length),
+            on_progress=lambda done, total: self.context.progress(done, total, unit=f"{split} window"),
+        )
         return scores.nll_nats
 
     def samples(self) -> list[str]:

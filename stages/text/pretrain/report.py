@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import torch
 import yaml
@@ -69,12 +70,14 @@ def write_report(
 
 def _yardsticks(context: Context, stores: dict[str, TokenStore], bos_id: int, outcome: Outcome) -> dict[str, float]:
     train, test = stores["train"], stores["test"]
-    num_bytes, vocab_size = float(outcome.test.num_bytes.sum()), outcome.shape.vocab_size
-    return {
-        "unigram": bits_per_byte(unigram_bits(train, test, vocab_size), num_bytes),
-        "bigram": bits_per_byte(bigram_bits(train, test, vocab_size, bos_id=bos_id), num_bytes),
-        "xz -9": xz_bits_per_byte(row["text"] for row in load_split(context.input("corpus"), "test")),
+    num_documents, vocab_size = len(outcome.test.num_bytes), outcome.shape.vocab_size
+    bits = {
+        "unigram": unigram_bits(train, test, vocab_size, num_documents=num_documents),
+        "bigram": bigram_bits(train, test, vocab_size, bos_id=bos_id, num_documents=num_documents),
     }
+    found = {name: bits_per_byte(value, float(outcome.test.num_bytes.sum())) for name, value in bits.items()}
+    documents = islice(load_split(context.input("corpus"), "test"), num_documents)
+    return found | {"xz -9": xz_bits_per_byte(row["text"] for row in documents)}
 
 
 def _metrics(config: Config, context: Context, outcome: Outcome, yardsticks: dict[str, float], speed: Speed) -> None:

@@ -21,7 +21,7 @@ from stages.common.encoding import boundary_ids
 from stages.common.grouping import GroupedDocuments
 from stages.common.guards import check_fits, check_isolation, check_labels
 from stages.common.loss import CausalLmLoss
-from stages.common.packing import PackedRows, Rows
+from stages.common.packing import Batch, PackedRows, Rows
 from stages.common.token_store import TokenStore
 from stages.common.training import Training, TrainingPlan
 from stages.text.pretrain import shape as dial
@@ -32,6 +32,9 @@ from stages.text.pretrain.horizon import steps_of_budget, steps_without_budget
 from stages.text.pretrain.model import build_model, initialise, make_optimizers
 from stages.text.pretrain.report import Outcome, write_report
 from stages.text.pretrain.saving import save_model
+
+ROWS_TO_PROBE = 256
+"""Rows that are searched for one in which documents could see each other."""
 
 
 def run(config: Config, context: Context) -> None:
@@ -45,12 +48,12 @@ def run(config: Config, context: Context) -> None:
     accelerator = devices.make_accelerator(context, can_shard=True)
     devices.set_up_threads(context, accelerator)
     tokenizer = load_tokenizer(context.input("tokenizer") / "tokenizer")
-    stores = token_stores(context, tokenizer)
     shape = dial.shape_of(config, len(tokenizer))
-    context.phase("preparing the model")
-    model = _fresh_model(config, shape, tokenizer, stores["train"]).to(accelerator.device)
     on_gpu = accelerator.device.type == "cuda"
     cut = dial.batching(config, shape, num_processes=accelerator.num_processes, on_gpu=on_gpu)
+    stores = token_stores(context, tokenizer)
+    context.phase("preparing the model")
+    model = _fresh_model(config, shape, tokenizer, stores["train"]).to(accelerator.device)
     rows = _rows(config, shape, tokenizer, stores["train"], cut)
     _check(shape, tokenizer, model, rows)
     dtype = _dtype(config, context, accelerator)
@@ -63,13 +66,14 @@ def run(config: Config, context: Context) -> None:
         config=config,
         boundary_ids=boundary_ids(tokenizer),
         validation=documents_of(context, stores["validation"], "validation", config.num_evaluation_documents),
-        autocast_dtype=None if dtype == torch.float32 else dtype,
     )
-    training = _training(config, context, evaluator, rows, shape, cut)
+    training = _training(config, context, evaluator, rows, shape, cut, dtype)
     training.plan = _plan(config, context, training, evaluator, shape, cut)
     summary = training.run()
     evaluator.take_over()
-    validation = evaluator.score(documents_of(context, stores["validation"], "validation"), "validation")
+    validation = evaluator.score(
+        documents_of(context, stores["validation"], "validation", config.max_test_documents), "validation"
+    )
     evaluator.log_loss(training.plan.num_steps, validation.first(len(evaluator.validation.tokens)))
     outcome = Outcome(
         summary=summary,
@@ -78,7 +82,7 @@ def run(config: Config, context: Context) -> None:
         shape=shape,
         dtype=dtype,
         validation=validation,
-        test=evaluator.score(documents_of(context, stores["test"], "test"), "test"),
+        test=evaluator.score(documents_of(context, stores["test"], "test", config.max_test_documents), "test"),
         samples=evaluator.samples() if context.is_main else [],
         waste=rows.waste(),
         num_processes=accelerator.num_processes,
@@ -117,7 +121,14 @@ def _check(shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, model: PreTrai
     batch = rows.batch([0])
     check_labels(batch, vocab_size=shape.vocab_size)
     if batch.position_ids is not None:
-        check_isolation(model, batch.to(model.device))
+        check_isolation(model, row_of_several_documents(rows).to(model.device))
+
+
+def row_of_several_documents(rows: Rows) -> Batch:
+    """Return the first row that holds the end of a document and the start of another, else just the first."""
+    found = (rows.batch([index]) for index in range(ROWS_TO_PROBE))
+    several = (batch for batch in found if batch.position_ids is not None and bool((batch.position_ids[:, 1:] == 0).any()))
+    return next(several, rows.batch([0]))
 
 
 def _dtype(config: Config, context: Context, accelerator: Accelerator) -> torch.dtype:
@@ -128,7 +139,13 @@ def _dtype(config: Config, context: Context, accelerator: Accelerator) -> torch.
 
 
 def _training(
-    config: Config, context: Context, evaluator: Evaluator, rows: Rows, shape: dial.Shape, cut: dial.Batching
+    config: Config,
+    context: Context,
+    evaluator: Evaluator,
+    rows: Rows,
+    shape: dial.Shape,
+    cut: dial.Batching,
+    dtype: torch.dtype,
 ) -> Training:
     accelerator, model = evaluator.accelerator, evaluator.trained
     wanted, reason = devices.resolve(
@@ -147,11 +164,11 @@ def _training(
         seed=config.seed,
     )
     identity = {role: context.input(role).fingerprint for role in ("corpus", "tokenizer")} | config.model_dump(mode="json")
-    module: nn.Module = CausalLmLoss(model, autocast_dtype=evaluator.autocast_dtype)
+    module: nn.Module = CausalLmLoss(model, autocast_dtype=None if dtype == torch.float32 else dtype)
+    if wanted:
+        devices.compile_blocks(module)
     if sharding.is_asked_for():
-        module = sharding.shard(module, compile_blocks=wanted)
-    else:
-        module = devices.compiled(module, wanted)
+        module = sharding.shard(module)
     return Training(
         context=context,
         accelerator=accelerator,
