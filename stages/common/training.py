@@ -23,6 +23,7 @@ from pipeline.contract import Context
 from pipeline.errors import StageError
 from stages.common import sharding
 from stages.common.guards import check_finite, check_supervised
+from stages.common.images.memory import is_out_of_memory
 from stages.common.packing import Rows, rows_of_step
 from stages.common.saved_state import SavedState, copy_strictly, seed_of
 from stages.common.schedule import check_schedule, set_learning_rates, wsd_factor
@@ -175,7 +176,7 @@ class Training:
         plan = self.plan
         num_tokens = self.rows.num_supervised(range(step * plan.rows_per_step, (step + 1) * plan.rows_per_step))
         check_supervised(num_tokens, step=step)
-        loss, stop, save = self.saved.agree(self._gradients(step, num_tokens))
+        loss, stop, save = self.saved.agree(self._gradients_within_memory(step, num_tokens))
         norm = self._clip()
         check_finite(step + 1, loss=loss, gradient_norm=norm)
         self._update()
@@ -205,7 +206,7 @@ class Training:
         for step in range(num_warmup + num_steps):
             begin = time.perf_counter()
             num_tokens = self.rows.num_supervised(range(step * self.plan.rows_per_step, (step + 1) * self.plan.rows_per_step))
-            loss, _, _ = self.saved.agree(self._gradients(step, num_tokens))
+            loss, _, _ = self.saved.agree(self._gradients_within_memory(step, num_tokens))
             check_finite(step + 1, loss=loss, gradient_norm=self._clip())
             self._update()
             seconds.append(time.perf_counter() - begin)
@@ -221,6 +222,23 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    def _gradients_within_memory(self, step: int, num_tokens: int) -> Tensor:
+        """Return what `_gradients` returns.
+
+        Raises:
+            StageError: memory ran out; names the key to lower.
+        """
+        try:
+            return self._gradients(step, num_tokens)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+        raise StageError(
+            f"step {step + 1}: out of memory in a forward and backward pass ({reason}). Set micro_batch_size lower, such "
+            "as half: the rows of a step, and with layout packed the result, stay the same"
+        )
 
     def _gradients(self, step: int, num_tokens: int) -> Tensor:
         """Accumulate this process's gradients; return its share of the loss, nats per token."""

@@ -156,6 +156,25 @@ def test_a_poisoned_gradient_stops_before_the_update(tmp_path, rows):
     assert torch.equal(training.model.head.weight, poisoned.before)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("tried 9 GiB"), RuntimeError("can't allocate memory: 9 GiB")])
+def test_out_of_memory_names_the_key_to_lower(tmp_path, rows, error):
+    training = make_training(tmp_path, rows)
+
+    def gradients(step, num_tokens):
+        raise error
+
+    training._gradients = gradients
+    with pytest.raises(StageError, match=r"step 1: out of memory .*9 GiB.* Set micro_batch_size lower"):
+        training.run()
+
+
+def test_another_error_is_left_as_it_is(tmp_path, rows):
+    training = make_training(tmp_path, rows)
+    training._gradients = lambda step, num_tokens: torch.zeros(2) @ torch.zeros(3)
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        training.run()
+
+
 def test_a_step_without_a_supervised_token_is_refused(tmp_path, rows):
     class Masked:
         num_supervised = staticmethod(lambda indices: 0)

@@ -114,8 +114,8 @@ def launch(
     """Train in new processes: plain `python` for one, `accelerate launch` on CPU (gloo) for more, with `file` if given."""
     command = [sys.executable, "-m"]
     if file:
-        command += ["accelerate.commands.launch", "--config_file", str(file), "--num_processes", str(num_processes)]
-        command += ["--main_process_port", "0", "-m"]
+        command += ["pipeline.ranks", "--config_file", str(file), "--num_processes", str(num_processes)]
+        command += ["--main_process_port", "0", "--module"]
     elif num_processes > 1:
         command += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_processes), "--num_machines", "1"]
         command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
