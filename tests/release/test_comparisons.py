@@ -172,7 +172,7 @@ def test_a_model_cannot_call_its_own_ancestor_a_rival(tmp_path):
     save_record(folder, record.model_copy(update={"metrics": rows}))
     next((folder / "provenance").glob("text.corpus-*")).unlink()
     close(folder, record)
-    assert any("the record of its corpus" in line for line in problems_of(folder))
+    assert any(line.startswith(f"record {record.stage}") and "its corpus" in line for line in problems_of(folder))
 
 
 @pytest.mark.parametrize("said", [7, "x", {"artifact": "x"}, [7, None, {}], [["artifact", "x"]]])
