@@ -110,16 +110,16 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     """Show what was assembled and what the checks found; say whether it may leave."""
     from stages.release.publish.checks import problems
     from stages.release.publish.clean_load import Evidence, prove
-    from stages.release.publish.probe_rows import add_probe
+    from stages.release.publish.probe_rows import with_probe
     from stages.release.publish.shown import save_outcome, show_folder, show_outcome
 
     wrong = problems(assembled)
     # Nothing that may be a program is loaded.
-    assembled = assembled if wrong else add_probe(assembled)
-    show_folder(assembled, sys.stdout, whole_card=options.show_card)
-    sys.stdout.flush()
-    evidence = prove(assembled) if not wrong else Evidence((), ())
+    evidence = Evidence() if wrong else prove(assembled)
     wrong += evidence.problems
+    if evidence.probe is not None and not wrong:
+        assembled = with_probe(assembled, evidence.probe)
+    show_folder(assembled, sys.stdout, whole_card=options.show_card)
     show_outcome(wrong, evidence, sys.stdout)
     noted = save_outcome(assembled, wrong, evidence)
     sys.stdout.write(f"\nfolder   {assembled.folder}\nchecks   {noted}\n")
