@@ -350,6 +350,12 @@ JUDGES = [
              "return _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)",
              "return _judged(study, known, lambda one, other: bits_difference(study, one, other), _no_note)",
              f"{_STUDY}test_a_difference_of_bounds_says_what_it_cannot_say"),
+    Mutation("image: each seed's own artifact stands in a row", "stages/image/compare/metrics.py",
+             "    run = one.runs[seed]\n", "    run = next(iter(one.runs.values()))\n",
+             f"{_IMAGE}test_compare.py::test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave"),
+    Mutation("image: a training's own value stands in a row", "stages/image/compare/metrics.py",
+             "Sampled({seed: number.values[seed]}, {seed: number.deviations[seed]}, number.bounds)", "number",
+             f"{_IMAGE}test_compare.py::test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave"),
 ]
 # fmt: on
 

@@ -12,6 +12,8 @@ _PULL = f"{_RELEASE}test_pull.py::"
 _PUSH = f"{_RELEASE}test_push.py::"
 _FAULTS = f"{_RELEASE}test_push_faults.py::"
 _SPACE = f"{_RELEASE}test_space.py::"
+_COMPARISONS = f"{_RELEASE}test_comparisons.py::"
+_BEFORE = f"{_RELEASE}test_before_push.py::"
 _PUBLISHING, _PUSHING, _SHARED = "stages/release/publish", "stages/release/push", "stages/common/release"
 _NAMED = f"{_CHECKS}test_a_file_that_must_not_leave_is_named"
 _TOLD = f"{_CHECKS}test_what_tells_too_much_is_found"
@@ -29,7 +31,22 @@ LEAVING = [
              "    pending = [(one, entry) for one in artifacts for entry in _entries(one)]\n", "    pending = []\n",
              f"{_ASSEMBLE}test_an_artifact_whose_ancestor_is_gone_is_refused"),
     Mutation("release: a record that is not in the folder", f"{_PUBLISHING}/checks.py",
-             "for missing in sorted(needed - records.keys())", "for missing in ()", _ALL),
+             "for of, missing in sorted(missing_records(records, manifest.artifact)):", "for of, missing in ():", _ALL),
+    Mutation("release: rivals' rows are not in the card", f"{_SHARED}/measured.py",
+             "if fingerprint in names or (is_its_model and not names)]", "]",
+             f"{_COMPARISONS}test_what_the_rivals_got_is_not_in_the_card"),
+    Mutation("release: a row is of an input", f"{_SHARED}/measured.py",
+             "    if not any(fingerprint in found for found in inputs.values()):\n", "    if False:\n",
+             f"{_COMPARISONS}test_a_row_that_names_what_was_no_input_is_not_believed"),
+    Mutation("release: records of rivals stay", f"{_PUBLISHING}/lineage.py",
+             "_ancestors(shelf, evaluations, without=rivals)", "_ancestors(shelf, evaluations)",
+             f"{_COMPARISONS}test_records_of_the_comparison_its_data_and_its_judge_go_along_and_those_of_the_rivals_stay"),
+    Mutation("release: a mean over seeds is said to be one", f"{_PUBLISHING}/model_index.py",
+             "return labelled if self.mean_over == 1 else", "return labelled if True else",
+             f"{_COMPARISONS}test_of_a_comparison_the_model_shows_its_own_value_and_the_mean_that_it_is_part_of"),
+    Mutation("release: the token is looked for first", f"{_PUBLISHING}/__main__.py",
+             "        if code := check_before(options, artifact, environment):\n", "        if code := 0:\n",
+             f"{_BEFORE}test_the_command_refuses_before_it_assembles"),
     Mutation("release: files of another kind", f"{_PUBLISHING}/checks.py",
              'if path.name != layout.GIT_ATTRIBUTES and (suffix not in ALLOWED or path.name.startswith(".")):', "if False:",
              f"{_NAMED}[pytorch_model.bin-x-pytorch_model.bin: files of this kind are not published]"),
@@ -70,6 +87,11 @@ LEAVING = [
     Mutation("release: rows of the probe", f"{_PUBLISHING}/probe_rows.py",
              "if text.strip() and not any(findings(text, repo)):", "if text.strip():",
              f"{_RELEASE}test_probe_rows.py::test_rows_are_the_first_of_test_without_what_is_private_cut_to_a_length"),
+    Mutation("release: no network in the clean process", f"{_SHARED}/clean_room.py", "    sys.addaudithook(refuse)\n", "",
+             f"{_RELEASE}test_probe.py::test_the_clean_process_has_no_network_and_no_token"),
+    Mutation("release: nothing of the user's in the clean process", f"{_SHARED}/clean_process.py",
+             'environment |= {"HOME": str(home),', 'environment |= dict(os.environ) | {"HOME": str(home),',
+             f"{_RELEASE}test_probe.py::test_the_clean_process_has_no_network_and_no_token"),
     Mutation("release: one publisher for a folder", f"{_PUBLISHING}/__main__.py",
              "            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "            pass\n",
              f"{_CHECKS}test_two_publishers_never_work_on_one_folder"),
@@ -125,8 +147,13 @@ COMING = [
     Mutation("release: inputs of pulled records", f"{_SHARED}/origin.py", "    if listed != said:\n", "    if False:\n",
              f"{_PULL}test_a_missing_ancestor_and_inputs_that_were_hidden_are_found"),
     Mutation("release: ancestors of pulled records", f"{_SHARED}/origin.py",
-             "            if ancestor is None:\n", "            if False:\n",
+             "    problems += _missing(records, manifest.artifact)\n", "",
              f"{_PULL}test_a_missing_ancestor_and_inputs_that_were_hidden_are_found"),
+    Mutation("release: a model's own ancestor is no rival", f"{_SHARED}/measured.py",
+             "record.fingerprint in own or entry.fingerprint in own or ", "",
+             f"{_COMPARISONS}test_a_model_cannot_call_its_own_ancestor_a_rival"),
+    Mutation("release: a lost judge", f"{_SHARED}/measured.py", "or entry.fingerprint not in subjects(record))", "or False)",
+             f"{_COMPARISONS}test_a_rival_without_a_record_is_no_fault_of_what_was_pulled_but_a_lost_judge_is"),
     Mutation("release: weights of the pulled record", f"{_SHARED}/origin.py",
              "if recorded is not None and PublishedFile(sha256=recorded.sha256, bytes=recorded.size) != entry:", "if False:",
              f"{_PULL}test_weights_exchanged_after_training_are_found_even_with_a_new_manifest"),

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifact import RECORD, Artifact, Record, differences
 from pipeline.cli.session import NOTE, read_note_of
@@ -19,20 +21,26 @@ from pipeline.store import Store, lock_owner
 
 
 def find_artifact(store: Store, text: str) -> Artifact:
-    """Return the artifact at a directory, or the one whose fingerprint begins with `text`.
+    """Return the artifact at a directory, here or in the store, or the one whose fingerprint begins with `text`.
 
     Raises:
         InputError: there is none, or more than one.
     """
     path = Path(text).expanduser()
-    if text and path.is_dir():
-        if not (path / RECORD).exists():
-            raise InputError(f"'{text}' is a folder without {RECORD}, so no finished artifact; `groundup status` lists those")
-        return Artifact.open(path.resolve())
+    folders = [folder for folder in (path, store.root / path) if text and folder.is_dir()]
+    if finished := {folder.resolve() for folder in folders if (folder / RECORD).exists()}:
+        if len(finished) > 1:
+            here, there = (folder.resolve() for folder in folders)
+            raise InputError(f"'{text}' is one artifact here ({here}) and another in the store ({there}); give the whole path")
+        return Artifact.open(finished.pop())
+    if folders:
+        raise InputError(f"'{text}' is a folder without {RECORD}, so no finished artifact; `groundup status` lists those")
     found = [path for path in store.all() if _fingerprint(path).startswith(text)] if len(text) >= 4 else []
     if len(found) != 1:
-        none = "no folder has that name and no fingerprint in this store begins so" if len(text) >= 4 else "that is too short"
-        hint = f"{len(found)} begin so; give more digits" if found else f"{none}; give a folder, or at least 4 digits"
+        where = "no folder has that name, here or in the store, and no fingerprint in this store begins so"
+        hint = f"{where if len(text) >= 4 else 'that is too short'}; give a folder, or at least 4 digits"
+        if found:
+            hint = f"{len(found)} begin so; give more digits"
         raise InputError(f"'{text}' names no artifact: {hint}")
     return Artifact.open(found[0])
 
@@ -61,10 +69,9 @@ def show(arguments: argparse.Namespace) -> int:
         for entry in entries:
             print(f"  {role:<28} {entry.fingerprint[:8]}  {entry.stage}")
     print("\nmetrics")
-    for row in record.metrics:
-        split = f" ({row['split']})" if row.get("split") else ""
+    for name, row in named(record.metrics).items():
         interval = f"  [{row['interval'][0]:.4g}, {row['interval'][1]:.4g}]" if row.get("interval") else ""
-        print(f"  {row['name'] + split:<40} {row['value']:.6g} {row['unit']}{interval}  n={row['n']}")
+        print(f"  {name:<40} {row['value']:.6g} {row['unit']}{interval}  n={row['n']}")
     size = sum(entry.size for entry in record.files.values())
     print(f"\nfiles  {len(record.files)}, {size / 2**20:.1f} MiB")
     for adoption in record.adopted:
@@ -72,17 +79,29 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def named(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return rows of metrics by names that no two share: of what and on which split, then with the title, then with the place."""
+    names = []
+    for row in rows:
+        label, split = (f"{row['label']}: " if row.get("label") else ""), (f" ({row['split']})" if row.get("split") else "")
+        names.append(f"{label}{row['name']}{split}")
+    for more in ([row.get("title") for row in rows], [f"row {place}" for place in range(1, len(rows) + 1)]):
+        shared = {name for name, number in Counter(names).items() if number > 1}
+        names = [f"{name}, {words}" if name in shared and words else name for name, words in zip(names, more, strict=True)]
+    return dict(zip(names, rows, strict=True))
+
+
 def diff(arguments: argparse.Namespace) -> int:
     """Print what differs between two artifacts: config, code, inputs, sources, metrics."""
     store = Store(arguments.store)
     first, second = (find_artifact(store, text).record for text in arguments.artifact)
     lines = identity_differences(first.identity, second.identity)
-    before = {(row["name"], row.get("split")): row["value"] for row in first.metrics}
-    after = {(row["name"], row.get("split")): row["value"] for row in second.metrics}
-    metrics = []
-    for key in [key for key in before if key in after and before[key] != after[key]]:
-        label = f"{key[0]} ({key[1]})" if key[1] else key[0]
-        metrics.append(f"{label}: {before[key]:.6g} -> {after[key]:.6g} ({after[key] - before[key]:+.4g})")
+    before, after = ({name: row["value"] for name, row in named(one.metrics).items()} for one in (first, second))
+    metrics = [
+        f"{name}: {before[name]:.6g} -> {after[name]:.6g} ({after[name] - before[name]:+.4g})"
+        for name in before
+        if name in after and before[name] != after[name]
+    ]
     if arguments.json:
         print(json.dumps({"identity": lines, "metrics": metrics}, indent=1))
         return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from pipeline.cli.artifacts import named
 from tests.engine.conftest import CONFIG, WRITE, Project
 
 
@@ -68,6 +70,48 @@ def test_show_prints_record_metrics_and_inputs(finished: Project) -> None:
     fingerprint = json.loads(finished.groundup("show", "runs/r/b", "--json"))["fingerprint"]
     assert fingerprint in finished.groundup("show", fingerprint[:10])
     assert "names no artifact" in finished.groundup("show", "abc", code=2)
+
+
+def test_a_folder_is_looked_for_here_and_in_the_store_and_never_guessed(finished: Project, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    store = f"--store={finished.root}"
+    fingerprint = json.loads(finished.groundup("show", "runs/r/b", "--json"))["fingerprint"]
+
+    def show(*arguments: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "pipeline", "show", *arguments]
+        done = subprocess.run(command, cwd=away, env=finished.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    assert fingerprint in show("runs/r/b", store)
+    assert "no folder has that name, here or in the store" in show("runs/r/c", store, code=2)
+    (away / "runs" / "r").mkdir(parents=True)
+    (away / "runs" / "r" / "b").symlink_to((finished.root / "runs/r/b").resolve())
+    assert fingerprint in show("runs/r/b", store)
+    (away / "runs" / "r" / "b").unlink()
+    (away / "runs" / "r" / "b").mkdir()
+    assert fingerprint in show("runs/r/b", store), "a folder that is no artifact is in nobody's way"
+    (away / "runs" / "r" / "b").rmdir()
+    (away / "runs" / "r" / "b").symlink_to((finished.root / "runs/r/a").resolve())
+    assert "is one artifact here" in show("runs/r/b", store, code=2)
+
+
+def test_figures_of_several_models_keep_their_names_apart() -> None:
+    rows = [
+        {"name": "error", "split": "test", "label": "vae", "title": "16 labels"},
+        {"name": "error", "split": "test", "label": "vae", "title": "4 labels"},
+        {"name": "error", "split": "test", "label": "cnn"},
+        {"name": "size", "split": None},
+        {"name": "size", "split": None},
+    ]
+    assert list(named(rows)) == [
+        "vae: error (test), 16 labels",
+        "vae: error (test), 4 labels",
+        "cnn: error (test)",
+        "size, row 4",
+        "size, row 5",
+    ]
 
 
 def test_a_record_holds_no_path_and_no_host(finished: Project) -> None:

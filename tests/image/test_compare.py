@@ -161,6 +161,33 @@ def test_metrics_name_the_model_beside_the_number(compared):
     assert [row["label"] for row in found] == ["vae", "vae (mean)", "gan", "copies"]
     assert all(low < row["value"] < high for row in found for low, high in [row["interval"]])
     assert {row["label"] for row in rows if row["name"] == "bits_per_dim"} == {"vae", "copies"}
+    assert {row["name"] for row in rows if row.get("listed", True)} == {"fd_ratio", "bits_per_dim", "claims_that_hold"}
+    assert {"coverage", "nn_ratio", "bits_gap"} <= {row["name"] for row in rows}
+
+
+def test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave(compared, models):
+    rows = json.loads((compared.path / "metrics.json").read_text())
+    numbers = json.loads((compared.path / "comparison.json").read_text())["numbers"]
+    families = {"vae": "vae", "vae (mean)": "vae", "gan": "gan", "copies": "copies"}
+    for row in (row for row in rows if "label" in row):
+        family = families[row["label"]]
+        trained = {
+            one.record.config["seed"]: one.fingerprint
+            for one in models
+            if json.loads((one / "family.json").read_text())["family"] == family
+        }
+        assert {one["seed"]: one["artifact"] for one in row["of"]} == trained
+        by_seed = numbers[row["label"]][row["name"]]["by_seed"]
+        assert {str(one["seed"]): one["value"] for one in row["of"]} == by_seed
+        assert row["value"] == pytest.approx(sum(by_seed.values()) / 2)
+        items = ("images", 16) if row["unit"] == "bit/dim" else ("samples", NUM_SAMPLES)
+        assert {(one["items"], one["n"], one["interval_over"]) for one in row["of"]} == {(*items, items[0])}
+        assert all(one["interval"][0] <= one["value"] <= one["interval"][1] for one in row["of"])
+        # One training is less sure than the mean of two.
+        widths = [high - low for low, high in (row["interval"], *(one["interval"] for one in row["of"]))]
+        assert widths[0] <= max(widths[1:])
+    assert {row.get("extractor") for row in rows if row["name"] in ("fd", "recall")} == {"supervised-0"}
+    assert not any("extractor" in row for row in rows if row["name"] in ("nn_ratio", "bits_per_dim"))
 
 
 def test_every_number_is_in_the_csv_and_every_picture_in_the_section(compared):

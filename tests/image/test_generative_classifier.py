@@ -209,6 +209,26 @@ def test_the_stage_tells_who_is_ahead_with_few_labels_and_with_many(tmp_path):
         block["title"] for block in json.loads((made.path / "section.json").read_text())["blocks"] if block["kind"] == "table"
     ]
     assert {"Errors by labels", "Who notices foreign images?", "Can the confidence be believed?"} <= set(tables)
+    _check_rows(made, found)
+
+
+def _check_rows(made, found):
+    """Every row names its trainings and what each gave alone; what was fitted in the stage is nobody's artifact."""
+    rows = [row for row in made.record.metrics if row["name"] == "error"]
+    assert [row["num_labels"] for row in rows if row["label"] == "vae"] == [1, 4, 16]
+    assert [row["num_labels"] for row in rows if row["listed"] and row["label"] in ("vae", "cnn")] == [16, 16]
+    trained = {entry.fingerprint for role in ("models", "rivals") for entry in made.record.inputs[role]}
+    assert {one["artifact"] for row in rows for one in row.get("of", [])} == trained
+    for row in rows:
+        if row["label"] not in ("vae", "cnn"):
+            assert "of" not in row
+            continue
+        errors = found["error_by_labels_and_seed"][row["label"]][str(row["num_labels"])]
+        assert [one["value"] for one in row["of"]] == errors
+        assert [one["seed"] for one in row["of"]] == [1, 2, 3]
+        assert row["value"] == pytest.approx(sum(errors) / 3)
+        for one in (row, *row["of"]):
+            assert 0 <= one["interval"][0] <= one["value"] <= one["interval"][1] <= 1
 
 
 def refuse(tmp_path, inputs, message):

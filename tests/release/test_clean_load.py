@@ -55,6 +55,7 @@ def test_a_model_proves_itself_without_groundup(store, tmp_path):
     assert "no Groundup on the path" in evidence.shown[0]
     assert "differ from the artifact's by 0 of" in evidence.shown[1]
     assert "generated 8 tokens" in evidence.shown[2]
+    assert (evidence.probe.metric, len(evidence.probe.texts)) == ("bits_per_byte", 3)  # of ours: those of the corpus are private
 
 
 def test_an_adapter_proves_itself_on_its_base(store, tmp_path):

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Damaged
-from stages.common.release.probe import PROBE, TEXTS, Measured, Probe, load_probe, measure, write_probe
+from stages.common.release.probe import PROBE, TEXTS, Measured, Probe, load_probe, measure
 from tests.hub.publishing import write_folder
 
 
 def test_a_probe_is_written_read_and_agrees_with_a_new_measurement(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder")
-    written = write_probe(folder, "tokenizer", ["The fox", "The"], repo="me/one")
-    assert written == Probe(metric="tokens_per_byte", value=3 / 10, n=10, texts=["The fox", "The"])
+    texts = ["The fox", "The"]
+    measured = measure(folder, "tokenizer", repo="me/one", texts=texts)
+    assert measured == Measured(metric="tokens_per_byte", value=3 / 10, n=10)
+    written = Probe(**measured.model_dump(), texts=texts)
+    written.save(folder)
     assert load_probe(folder) == written
     assert measure(folder, "tokenizer", repo="me/one").agrees(written)  # on the texts of the probe
     assert not measure(folder, "tokenizer", repo="me/one", texts=list(TEXTS)).agrees(written)
@@ -84,6 +87,5 @@ def test_the_clean_process_has_no_network_and_no_token(
 
 
 def test_what_is_kept_is_plain(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "folder")
-    write_probe(folder, "tokenizer", ["The"], repo="me/one")
-    assert json.loads((folder / PROBE).read_text()).keys() == {"format", "metric", "value", "n", "texts"}
+    Probe(metric="tokens_per_byte", value=1.0, n=3, texts=["The"]).save(tmp_path)
+    assert json.loads((tmp_path / PROBE).read_text()).keys() == {"format", "metric", "value", "n", "texts"}

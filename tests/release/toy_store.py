@@ -157,6 +157,42 @@ def evaluated(
     )
 
 
+def compared(
+    root: Path,
+    data: Artifact,
+    trainings: dict[str, list[Artifact]],
+    digits: str = "90000001",
+    *,
+    finished: str = "2026-01-01T00:00:00+00:00",
+    **inputs: list[Artifact],
+) -> Artifact:
+    """Return a comparison: label -> trainings of one setting; the training at place i gave i + 1 alone, which is its seed too."""
+    rows = [
+        measure(
+            "bits_per_byte",
+            sum(range(1, len(ones) + 1)) / len(ones),
+            n=len(ones),
+            items="seeds",
+            label=label,
+            title="bits",
+            interval=[0.0, 9.0],
+            of=[
+                {"artifact": one.fingerprint, "seed": seed, "value": float(seed), "n": 500, "items": "texts"}
+                | {"interval": [seed - 0.25, seed + 0.25]}
+                for seed, one in enumerate(ones, 1)
+            ],
+        )
+        for label, ones in trainings.items()
+    ]
+    rows.append(measure("claims_that_hold", 1, None))
+    models = [one for ones in trainings.values() for one in ones]
+    given = {"corpus": [data], "models": models} | inputs
+    made = put(root, "stages.toy.compare", digits, "comparison", {}, inputs=given, metrics=rows)
+    record = made.record.model_copy(update={"provenance": made.record.provenance | {"finished": finished}})
+    record.save(made.path)
+    return Artifact.open(made.path)
+
+
 def note_run(root: Path, model: Artifact, text: str = "name: toy\n", command: str = "groundup run toy.yaml") -> None:
     """Note a run of a recipe, as the engine does."""
     folder = root / "runs" / "toy"

@@ -22,6 +22,7 @@ from stages.common.release.layout import (
     load_provenance,
     records_of_base,
 )
+from stages.common.release.measured import missing_records
 
 _WRITTEN_ANEW = frozenset({"README.md", "metrics.json", "recipe.yaml", "LICENSE", "adapter_config.json", MANIFEST})
 """Files that publishing writes itself, so the artifact may hold another one of that name; an adapter's config names its base."""
@@ -34,6 +35,7 @@ def provenance_problems(folder: Path, manifest: Manifest) -> list[str]:
     except Damaged as damage:
         return [str(damage).replace(f"{folder}/", "")]
     problems = [line for record in records.values() for line in _record_problems(record, records)]
+    problems += _missing(records, manifest.artifact)
     own = records.get(manifest.artifact)
     if own is None:
         return [f"{PROVENANCE}/ has no record of the artifact {manifest.artifact[:8]} that {MANIFEST} names", *problems]
@@ -46,7 +48,7 @@ def provenance_problems(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _record_problems(record: Record, records: Mapping[str, Record]) -> list[str]:
-    name = f"record {record.stage} {record.fingerprint[:8]}"
+    name = _name(record)
     problems = []
     if digest(record.identity) != record.fingerprint:
         problems.append(f"{name}: its fingerprint is not that of the identity it holds")
@@ -59,11 +61,20 @@ def _record_problems(record: Record, records: Mapping[str, Record]) -> list[str]
     for role, entries in record.inputs.items():
         for entry in entries:
             ancestor = records.get(entry.fingerprint)
-            if ancestor is None:
-                problems.append(f"{name}: the record of its {role} ({entry.stage} {entry.fingerprint[:8]}) is missing")
-            elif ancestor.stage != entry.stage:
+            if ancestor is not None and ancestor.stage != entry.stage:
                 problems.append(f"{name}: its {role} is called {entry.stage}, but is a {ancestor.stage}")
     return problems
+
+
+def _missing(records: Mapping[str, Record], artifact: str) -> list[str]:
+    return [
+        f"{_name(records[of])}: the record of its {role} ({stage} {missing[:8]}) is missing"
+        for (of, missing), (role, stage) in missing_records(records, artifact).items()
+    ]
+
+
+def _name(record: Record) -> str:
+    return f"record {record.stage} {record.fingerprint[:8]}"
 
 
 def _base_problems(manifest: Manifest, record: Record) -> list[str]:

@@ -2,16 +2,12 @@
 
     probe.json    {format: 1, metric, value, n, texts}
 
-Whoever assembles a repository writes it (`write_probe`) from a handful of texts; who has downloaded one compares.
+Whoever assembles a repository measures it on a handful of texts; who has downloaded one compares.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Literal
@@ -20,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.contract import write_json
 from pipeline.errors import Damaged
+from stages.common.release.clean_process import ask
 from stages.common.release.layout import CARD, Part
 
 PROBE = "probe.json"
@@ -27,9 +24,6 @@ TEXTS = ("The quick brown fox jumps over 13 lazy dogs.", "  tabs\tand\nlines of 
 """Measured when a repository brings no texts of its own."""
 TOLERANCE = 1e-4
 """Relative difference that another processor may make (rounding of fp32 sums)."""
-TIMEOUT_SECONDS = 900.0
-_ROOM = Path(__file__).with_name("measure.py")
-_PROJECT = Path(__file__).resolve().parents[3]
 _OWN_CLASSES = re.compile(r"^from stages\.", re.MULTILINE)
 
 Kind = Literal["causal_lm", "adapter", "tokenizer", "data", "card"]
@@ -54,6 +48,10 @@ class Probe(Measured):
 
     format: Literal[1] = 1
     texts: list[str]
+
+    def save(self, folder: Path) -> None:
+        """Write `probe.json`."""
+        write_json(folder / PROBE, self.model_dump(mode="json"))
 
 
 def kind_of(folder: Path, part: Part) -> Kind:
@@ -82,11 +80,19 @@ def load_probe(folder: Path) -> Probe | None:
         raise Damaged(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
 
 
-def write_probe(folder: Path, part: Part, texts: list[str], *, repo: str, base: Path | None = None) -> Probe:
-    """Measure `folder` on `texts` and keep the result in it; raises Damaged when it does not load."""
-    measured = measure(folder, part, repo=repo, texts=texts, base=base)
-    write_json(folder / PROBE, Probe(**measured.model_dump(), texts=texts).model_dump(mode="json"))
-    return Probe(**measured.model_dump(), texts=texts)
+def measuring(
+    folder: Path, part: Part, *, repo: str, texts: list[str] | None = None, base: Path | None = None
+) -> dict[str, object]:
+    """Return the task of `clean_room` that `measure` has done, with the same arguments."""
+    probe = load_probe(folder)
+    return {
+        "do": "measure",
+        "folder": str(folder.resolve()),
+        "kind": kind_of(folder, part),
+        "texts": texts if texts is not None else (probe.texts if probe else list(TEXTS)),
+        "base": str(base.resolve()) if base else None,
+        "repo": repo,
+    }
 
 
 def measure(folder: Path, part: Part, *, repo: str, texts: list[str] | None = None, base: Path | None = None) -> Measured:
@@ -105,45 +111,12 @@ def measure(folder: Path, part: Part, *, repo: str, texts: list[str] | None = No
     Raises:
         Damaged: it does not load.
     """
-    probe = load_probe(folder)
     card = folder / CARD
     own_classes = card.is_file() and _OWN_CLASSES.search(card.read_text(encoding="utf-8")) is not None
+    task = measuring(folder, part, repo=repo, texts=texts, base=base)
     with tempfile.TemporaryDirectory(prefix="groundup-") as room:
-        request: dict[str, object] = {
-            "folder": str(folder),
-            "kind": kind_of(folder, part),
-            "texts": texts if texts is not None else (probe.texts if probe else list(TEXTS)),
-            "base": str(base) if base else None,
-            "repo": repo,
-            "room": room,
-            "groundup": str(_PROJECT) if own_classes else None,
-        }
-        return Measured.model_validate(_ask(request, Path(room)))
-
-
-def _ask(request: dict[str, object], room: Path) -> dict[str, object]:
-    path = room / "request.json"
-    path.write_text(json.dumps(request), encoding="utf-8")
-    home = room / "home"
-    home.mkdir()
-    # Nothing of the user's: no token, no cache, no settings.
-    environment = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS") if key in os.environ}
-    environment |= {"HOME": str(home), "HF_HOME": str(home), "CUDA_VISIBLE_DEVICES": "", "TRANSFORMERS_VERBOSITY": "error"}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(_ROOM), str(path)],
-            cwd=home,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Damaged(f"{request['folder']}: it did not load within {TIMEOUT_SECONDS:.0f} s in a clean process") from None
-    if done.returncode:
-        tail = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise Damaged(f"{request['folder']}: it does not load in a clean process ({tail})")
-    answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+        try:
+            found = ask(Path(room), [task], groundup=own_classes)
+        except Damaged as damage:
+            raise Damaged(f"{folder}: {damage}") from None
+    return Measured.model_validate(found.answers[0])

@@ -1,4 +1,4 @@
-"""What the comparison shows: its section, metrics, `table.csv`, `comparison.json` and the card."""
+"""What the comparison shows: its section, `table.csv`, `comparison.json` and the card."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from stages.image.compare import tables
 from stages.image.compare.config import Published
 from stages.image.compare.models import usual_budget
 from stages.image.compare.page import PAGE
-from stages.image.compare.study import COLUMNS, Pair, Study, classic_pairs, compare_bits, compare_pairs, trained_pairs
+from stages.image.compare.study import Pair, Study, classic_pairs, compare_bits, compare_pairs, trained_pairs
 
-METRICS = ("fd_ratio", "bits_per_dim")
-"""Numbers of each model that go into `metrics.json`; all are in `table.csv` and `comparison.json`."""
 PAIR_COLUMNS = ["first", "second", "first − second", "95 % interval", "p (Holm)", "verdict", "stands on"]
 
 
@@ -118,35 +116,6 @@ def write_claims(context: Context, claims: Sequence[Claim]) -> None:
         caption="Outcomes follow from the rule alone. A claim of several parts holds only if all are clear, and does not hold if "
         "one is clearly otherwise; clear means that a 95 % interval lies on one side. Not corrected for the number of claims.",
     )
-
-
-def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> None:
-    """Record the main numbers of each model, its label beside the name, and how many claims held."""
-    for one in study.contestants:
-        for key in METRICS:
-            found = study.estimate(one.label, key)
-            if found is not None:
-                column = COLUMNS[key]
-                interval = {} if math.isnan(found.low) else {"interval": [found.low, found.high]}
-                context.metric(
-                    key,
-                    found.mean,
-                    unit=column.unit,
-                    higher_is_better=column.higher_is_better,
-                    n=found.num_seeds,
-                    split=study.split,
-                    items="seeds",
-                    label=one.label,
-                    headline=key == "fd_ratio" and study.is_matched(one) and not one.is_classic,
-                    title=column.title,
-                    interval_over=found.method,
-                    **interval,
-                )
-    if tested := [claim for claim in claims if claim.outcome != "cannot be tested here"]:
-        held = sum(claim.outcome == "holds" for claim in tested)
-        context.metric(
-            "claims_that_hold", held, unit="1", higher_is_better=None, n=len(tested), items="claims tested", headline=True
-        )
 
 
 def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: Sequence[Claim]) -> None:

@@ -7,6 +7,7 @@ from stages.common.images.grid import load_split
 from stages.image.compare import report
 from stages.image.compare.config import Config
 from stages.image.compare.course import all_claims
+from stages.image.compare.metrics import write_metrics
 from stages.image.compare.models import load_contestants
 from stages.image.compare.page import write_page
 from stages.image.compare.pictures import draw_charts, draw_sheets
@@ -30,7 +31,7 @@ def run(config: Config, context: Context) -> None:
     report.write_claims(context, claims)
     pairs = report.write_tables(context, study)
     report.write_published(context, config.published)
-    report.write_metrics(context, study, claims)
+    write_metrics(context, study, claims)
     report.write_files(context, study, pairs, claims)
     report.write_card(context, study, claims)
     write_page(context.directory, study, real, config.page_images)

@@ -64,6 +64,7 @@ class Cell:
         flops_for_one_image: of one answer; None where none are counted.
         noise: standard deviation of its log odds by the estimator's draws, nats; 0 where nothing is drawn.
         kind: of its likelihood, or `discriminative`.
+        artifact: fingerprint of the training; None for what was fitted here.
     """
 
     model: str
@@ -75,6 +76,7 @@ class Cell:
     flops_for_one_image: float | None = None
     noise: float = 0.0
     kind: str = "exact"
+    artifact: str | None = None
 
 
 def load_cells(images: Artifact, models: Sequence[Artifact], rivals: Sequence[Artifact]) -> list[Cell]:
@@ -178,6 +180,7 @@ def _cell(artifact: Artifact) -> Cell:
         flops_for_one_image=facts["flops_for_one_image"],
         noise=0.0 if halves is None else estimator_noise(halves)[0],
         kind=facts["kind"],
+        artifact=artifact.fingerprint,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the comparison shows: section, tables, metrics, `classifiers.json` and the card."""
+"""What the comparison shows: section, tables, `classifiers.json` and the card."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import yaml
 from pipeline.contract import Context, write_bytes, write_json
 from stages.common.claims import Claim
 from stages.common.images.grid import Grid
-from stages.common.verdicts import t_interval
 from stages.common.wording import short, with_interval
 from stages.image.generative_classifier.classical import SVM
+from stages.image.generative_classifier.metrics import over_seeds
 from stages.image.generative_classifier.study import Model, Pair, Study
 
 Row = list[str | int | float | bool | None]
-FEW_SEEDS = "one seed, no interval"
 
 
 def open_section(context: Context, study: Study) -> None:
@@ -62,29 +61,6 @@ def write_claims(context: Context, claims: Sequence[Claim]) -> None:
         caption="Outcomes follow from the rule alone: a claim holds only if every pair is clear, and does not hold if one is "
         "clearly otherwise. Clear means that a 95 % interval lies on one side. Not corrected for the number of claims.",
     )
-
-
-def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> None:
-    """Record the error of each model at the most labels, and how many claims held."""
-    for one in study.models.values():
-        errors = one.errors(one.num_labels[-1:])[0]
-        context.metric(
-            "error",
-            float(errors.mean()),
-            unit="1",
-            higher_is_better=False,
-            n=errors.shape[1],
-            split="test",
-            items="images",
-            label=one.name,
-            num_labels=one.num_labels[-1],
-            seeds=len(errors),
-        )
-    if tested := [claim for claim in claims if claim.outcome != "cannot be tested here"]:
-        held = sum(claim.outcome == "holds" for claim in tested)
-        context.metric(
-            "claims_that_hold", held, unit="1", higher_is_better=None, n=len(tested), items="claims tested", headline=True
-        )
 
 
 def write_files(context: Context, study: Study, claims: Sequence[Claim], grid: Grid) -> None:
@@ -131,8 +107,8 @@ def _error(model: Model, labels: int) -> str | None:
     means = model.errors([labels])[0].mean(axis=1)
     if len(means) < 2:
         return short(float(means[0]))
-    low, high = t_interval(means.tolist())
-    return f"{short(float(means.mean()))} [{short(max(low, 0.0))}, {short(min(high, 1.0))}]"
+    low, high = over_seeds(means)
+    return f"{short(float(means.mean()))} [{short(low)}, {short(high)}]"
 
 
 def _pairs(context: Context, study: Study) -> None:

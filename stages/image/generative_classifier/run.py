@@ -14,6 +14,7 @@ from stages.image.generative_classifier.cells import Cell, check_budgets, check_
 from stages.image.generative_classifier.claims import all_claims
 from stages.image.generative_classifier.classical import classical_cells
 from stages.image.generative_classifier.config import Config
+from stages.image.generative_classifier.metrics import write_metrics
 from stages.image.generative_classifier.study import make_study
 
 
@@ -37,7 +38,7 @@ def run(config: Config, context: Context) -> None:
     report.write_claims(context, claims)
     pictures.draw(context, study)
     report.write_tables(context, study)
-    report.write_metrics(context, study, claims)
+    write_metrics(context, study, claims)
     report.write_files(context, study, claims, load_grid(images))
     shutil.copy(images.path / GRID, context.directory / GRID)
 

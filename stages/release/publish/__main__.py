@@ -9,7 +9,6 @@ import argparse
 import fcntl
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +18,11 @@ from urllib.parse import urlsplit
 
 from pipeline.artifact import Artifact
 from pipeline.errors import GroundupError, StoreError
+from stages.common.release.sending import check_before, send
 
 if TYPE_CHECKING:
     from stages.release.publish.assemble import Assembled
 
-PROJECT = Path(__file__).resolve().parents[3]
 REACH_SECONDS = 3.0
 
 
@@ -31,30 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     environment = dict(os.environ)
-    # Heavy imports come after the arguments were read, so that --help is quick; none of ours asks the Hub for anything.
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    from datasets.utils.logging import disable_progress_bar
-    from transformers.utils import logging
-
-    from stages.release.publish.assemble import assemble, check_destination
-
-    logging.disable_progress_bar()
-    disable_progress_bar()
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read at import; none of ours asks the Hub for anything
     try:
         artifact = Artifact.open(options.folder.resolve())
-        destination = _destination(options, artifact)
-        check_destination(destination, artifact)  # before the lock is put beside it
-        with _alone(destination):
-            assembled = assemble(
-                artifact,
-                options.part,
-                options.repo,
-                destination,
-                base_repo=options.base_repo,
-                stated_license=options.license,
-            )
-            accepted = _check(assembled, options)
+        _check_names(options)
+        if code := check_before(options, artifact, environment):
+            return code
+        return _publish(artifact, options, environment)
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -63,14 +45,44 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    """A name becomes part of a path, and a wrong one is known before anything is made."""
+    from stages.common.release.names import check_repo
+
+    check_repo(options.repo, "--repo")
+    if options.base_repo is not None:
+        check_repo(options.base_repo.partition("@")[0], "--base-repo")
+
+
+def _publish(artifact: Artifact, options: argparse.Namespace, environment: dict[str, str]) -> int:
+    # Heavy imports come after the arguments were read and judged, so that --help and a refusal are quick.
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging
+
+    from stages.release.publish.assemble import assemble, check_destination
+
+    logging.disable_progress_bar()
+    disable_progress_bar()
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    destination = _destination(options, artifact)
+    check_destination(destination, artifact)  # before the lock is put beside it
+    with _alone(destination):
+        assembled = assemble(
+            artifact,
+            options.part,
+            options.repo,
+            destination,
+            base_repo=options.base_repo,
+            stated_license=options.license,
+        )
+        accepted = _check(assembled, options)
     return _hand_on(assembled, options, environment) if accepted else 1
 
 
 def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
     """Return the folder to assemble: the store, which holds artifacts/<stage>/<digits>, has a shelf for what is published."""
-    from stages.release.publish.assemble import check_repo
-
-    check_repo(options.repo, "--repo")  # before it becomes part of a path
     folder: Path = options.output or (artifact.path / "../../..").resolve() / "published" / options.repo.replace("/", "--")
     return folder.absolute()
 
@@ -98,16 +110,16 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     """Show what was assembled and what the checks found; say whether it may leave."""
     from stages.release.publish.checks import problems
     from stages.release.publish.clean_load import Evidence, prove
-    from stages.release.publish.probe_rows import add_probe
+    from stages.release.publish.probe_rows import with_probe
     from stages.release.publish.shown import save_outcome, show_folder, show_outcome
 
     wrong = problems(assembled)
     # Nothing that may be a program is loaded.
-    assembled = assembled if wrong else add_probe(assembled)
-    show_folder(assembled, sys.stdout, whole_card=options.show_card)
-    sys.stdout.flush()
-    evidence = prove(assembled) if not wrong else Evidence((), ())
+    evidence = Evidence() if wrong else prove(assembled)
     wrong += evidence.problems
+    if evidence.probe is not None and not wrong:
+        assembled = with_probe(assembled, evidence.probe)
+    show_folder(assembled, sys.stdout, whole_card=options.show_card)
     show_outcome(wrong, evidence, sys.stdout)
     noted = save_outcome(assembled, wrong, evidence)
     sys.stdout.write(f"\nfolder   {assembled.folder}\nchecks   {noted}\n")
@@ -124,15 +136,7 @@ def _hand_on(assembled: Assembled, options: argparse.Namespace, environment: dic
         left_out = f"the comparison with {assembled.repo} was left out ({why})"
         sys.stdout.write(f"dry run  nothing left this machine; {left_out}; upload with --push\n")
         return 0
-    command = [sys.executable, "-m", "stages.release.push", str(assembled.folder), "--repo", assembled.repo]
-    command += [f"--{name.replace('_', '-')}" for name in ("push", "public", "create_pr") if getattr(options, name)]
-    for name in ("revision", "tag", "message"):
-        command += [f"--{name}={getattr(options, name)}"] if getattr(options, name) is not None else []
-    # Beside the artifact: a file inside would damage it.
-    artifact = assembled.lineage.artifact.path
-    command.append(f"--record={artifact.with_name(artifact.name + '.published.json')}")
-    sys.stdout.flush()
-    return subprocess.call(command, env=environment | {"PYTHONPATH": str(PROJECT)})
+    return send(assembled.folder, options, assembled.lineage.artifact, environment)
 
 
 def _reachable() -> bool:

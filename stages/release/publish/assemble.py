@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
-
 from pipeline.artifact import RECORD, Artifact, differences
 from pipeline.contract import fsync_directory, fsync_tree
 from pipeline.errors import Damaged, InputError, RecipeError
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
+from stages.common.release.names import check_repo
 from stages.common.release.private import without_paths
 from stages.release.publish import card
 from stages.release.publish.card import Facts
@@ -123,16 +121,6 @@ def assemble(
         licence=licence,
         usage=facts.usage,
     )
-
-
-def check_repo(repo: str, flag: str) -> None:
-    """Check the name of a repository as the Hub's own client does, with its owner; raises RecipeError."""
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise RecipeError(f"{flag} {repo}: {error}") from None
-    if repo.count("/") != 1:
-        raise RecipeError(f"{flag} {repo}: say owner/name, such as me/my-model")
 
 
 def check_destination(destination: Path, artifact: Artifact) -> None:

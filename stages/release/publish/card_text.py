@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact
 from stages.common.release.layout import CARD, DATA_CARDS, MANIFEST, METRICS, PROVENANCE, RECIPE, provenance_name
+from stages.common.release.measured import subjects
 from stages.common.release.private import without_paths
 from stages.release.publish.markdown import block, code, plain, table
 from stages.release.publish.parts import read_json
@@ -164,7 +165,26 @@ def _results(facts: Facts) -> str:
         figures = [f"{row['value']:,.6g}", plain(str(row["unit"])), interval, counted, better]
         rows.append([plain(one.title), where, *figures, plain(one.artifact.record.name)])
     columns = ["measure", "data, split", "value", "unit", "95 % interval", "n", "better", "measured by"]
-    return f"## Results\n\n{table(columns, rows)}\n\nThe same rows for programs: `{METRICS}`." if rows else ""
+    lines = [table(columns, rows), *_company(facts), f"The same rows for programs: `{METRICS}`."]
+    return "## Results\n\n" + "\n\n".join(lines) if rows else ""
+
+
+def _company(facts: Facts) -> list[str]:
+    """Say beside whom it was measured, and what a mean is."""
+    own = facts.lineage.artifact.fingerprint
+    beside = {one: len(subjects(one.record) - {own}) for one in facts.lineage.evaluations}
+    lines = [
+        f"{code(one.record.name)} measured it beside {number} other model(s). Only its own figures stand here; who took part, "
+        f"the record {code(provenance_name(one.record))} says."
+        for one, number in beside.items()
+        if number
+    ]
+    if any(one.mean_over > 1 for one in facts.measured):
+        lines.append(
+            "A mean over seeds is of models with the same settings that were trained from different seeds, of which this is one; "
+            "the row above it is of this model alone."
+        )
+    return lines
 
 
 def _figures(facts: Facts) -> str:

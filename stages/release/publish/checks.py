@@ -17,6 +17,7 @@ from pipeline.contract import sha256_file
 from pipeline.errors import Damaged
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
+from stages.common.release.measured import missing_records
 from stages.common.release.private import is_generated_text, told_by
 from stages.release.publish.assemble import ADAPTER_CONFIG, Assembled
 from stages.release.publish.licence import UNSTATED
@@ -73,12 +74,8 @@ def _incomplete(folder: Path, manifest: Manifest) -> Iterator[str]:
         return
     if manifest.artifact not in records:
         yield f"{layout.PROVENANCE}/ holds no record of the artifact"
-    for record in records.values():
-        needed = {entry.fingerprint for entries in record.inputs.values() for entry in entries}
-        yield from (
-            f"{layout.PROVENANCE}/ lacks the record of {missing[:8]}, which {record.name} was made from"
-            for missing in sorted(needed - records.keys())
-        )
+    for of, missing in sorted(missing_records(records, manifest.artifact)):
+        yield f"{layout.PROVENANCE}/ lacks the record of {missing[:8]}, which {records[of].name} was made from"
 
 
 def _card(folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +13,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.artifact import Artifact
-from pipeline.errors import GroundupError
+from pipeline.errors import Damaged, GroundupError
+from stages.common.release.clean_process import TIMEOUT_SECONDS, ask
+from stages.common.release.clean_room import rows_digest
 from stages.common.release.layout import published_files
+from stages.common.release.probe import Probe, measuring
 from stages.common.reload import PARITY_TOLERANCE, logits_difference, logits_of
 from stages.release.publish.assemble import Assembled
-from stages.release.publish.clean_room import rows_digest
+from stages.release.publish.probe_rows import probe_rows
 
-ROOM = Path(__file__).with_name("clean_room.py")
-PROJECT = Path(__file__).resolve().parents[3]
 TEXTS = ["", "The quick brown fox jumps over 13 lazy dogs.", "  tabs\tand\nlines ", "Zoë, 東京 and 🙂"]
-TIMEOUT_SECONDS = 900.0
+_LOOKS = {"causal_lm": "logits", "adapter": "logits", "tokenizer": "encodings", "text": "rows", "images": "rows"}
+"""How what loads in one way is looked at, beside its card; see `clean_room`."""
 _PROBE = "model_probe.json"
 """Input ids, and the logits that training had for them."""
 
@@ -37,29 +36,34 @@ class Evidence:
     Attributes:
         shown: sentences for the user.
         problems: what was wrong, one sentence each.
+        probe: one number of what speaks for itself: language models, adapters, tokenizers.
     """
 
-    shown: tuple[str, ...]
-    problems: tuple[str, ...]
+    shown: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    probe: Probe | None = None
 
 
 def prove(assembled: Assembled, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Evidence:
-    """Run the code of the card and load the published files in a clean process; compare with the artifact."""
+    """Run the code of the card and load the published files in a clean process; compare with the artifact, measure a number."""
     try:
         base = base_folder(assembled)
         before = published_files(assembled.folder)
         with tempfile.TemporaryDirectory(prefix="groundup-") as temporary:
             folder = Path(temporary)
-            request = _request(assembled, folder, base)
-            answer = _ask(folder, request, timeout_seconds)
-            if isinstance(answer, str):
-                return Evidence((), (answer,))
-            shown, problems = _judge(assembled, answer, folder, base)
+            tasks = _tasks(assembled, folder, base)
+            groundup = assembled.usage.needs_groundup
+            found = ask(folder, list(tasks.values()), groundup=groundup, timeout_seconds=timeout_seconds)
+            answers = dict(zip(tasks, found.answers, strict=True))
+            shown, problems = _judge(assembled, answers, folder, base, without_groundup=found.without_groundup)
         if published_files(assembled.folder) != before:
             problems.append("loading it changed files of the folder")
+    except Damaged as damage:
+        return Evidence(problems=(str(damage),))
     except GroundupError as error:
-        return Evidence((), (f"it could not be tried in a clean process: {error}",))
-    return Evidence(tuple(shown), tuple(problems))
+        return Evidence(problems=(f"it could not be tried in a clean process: {error}",))
+    probe = Probe(**answers["measure"], texts=tasks["measure"]["texts"]) if "measure" in tasks else None
+    return Evidence(tuple(shown), tuple(problems), probe)
 
 
 def base_folder(assembled: Assembled) -> Path | None:
@@ -87,7 +91,8 @@ def base_folder(assembled: Assembled) -> Path | None:
         ) from None
 
 
-def _request(assembled: Assembled, folder: Path, base: Path | None) -> dict[str, Any]:
+def _tasks(assembled: Assembled, folder: Path, base: Path | None) -> dict[str, dict[str, Any]]:
+    """Prepare the rooms and return what the process is asked, by what it is."""
     usage, selection = assembled.usage, assembled.selection
     rooms = {"published": assembled.folder}
     if usage.result:
@@ -98,64 +103,33 @@ def _request(assembled: Assembled, folder: Path, base: Path | None) -> dict[str,
             link = folder / room / repo
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(target.resolve())
-    if selection.loader in ("causal_lm", "adapter"):
+    tasks: dict[str, dict[str, Any]] = {"card": {"do": "card", "rooms": list(rooms), "code": usage.code, "result": usage.result}}
+    if look := _LOOKS.get(selection.loader):
+        facts = {"repo": assembled.repo, "base": assembled.base_repo if base else None}
+        tasks["look"] = {"do": look, "texts": TEXTS, "threads": torch.get_num_threads()} | facts
+    if look == "logits":
         save_file({"input_ids": _input_ids(assembled, base)}, folder / "input.safetensors")
-    request = {
-        "rooms": list(rooms),
-        "code": usage.code,
-        "result": usage.result,
-        "groundup": str(PROJECT) if usage.needs_groundup else None,
-        "loader": selection.loader,
-        "repo": assembled.repo,
-        "base": assembled.base_repo if base else None,
-        "texts": TEXTS,
-        "threads": torch.get_num_threads(),
-    }
-    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    return request
+    if look in ("logits", "encodings"):
+        texts = probe_rows(assembled.lineage, assembled.repo)
+        tasks["measure"] = measuring(assembled.folder, selection.kind.part, repo=assembled.repo, texts=texts, base=base)
+    return tasks
 
 
-def _ask(folder: Path, request: dict[str, Any], timeout_seconds: float) -> dict[str, Any] | str:
-    """Return the answer of the clean process, or what went wrong."""
-    home = folder / "home"
-    home.mkdir()
-    # Nothing of the user's: no token, no cache, no settings.
-    environment = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS") if key in os.environ}
-    environment |= {"HOME": str(home), "HF_HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(ROOM), str(folder)],
-            cwd=home,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"the clean process did not answer within {timeout_seconds:.0f} s"
-    if done.returncode:
-        tail = (done.stderr.strip() or "no message").splitlines()[-1]
-        with_what = "with Groundup" if request["groundup"] else "with stock libraries alone"
-        return f"it does not load in a clean process {with_what}: {tail}"
-    answer: dict[str, Any] = json.loads((folder / "answer.json").read_bytes())
-    return answer
-
-
-def _judge(assembled: Assembled, answer: dict[str, Any], folder: Path, base: Path | None) -> tuple[list[str], list[str]]:
-    company = "stock libraries, no Groundup on the path" if answer["without_groundup"] else "Groundup for its own classes"
+def _judge(
+    assembled: Assembled, answers: dict[str, dict[str, Any]], folder: Path, base: Path | None, *, without_groundup: bool
+) -> tuple[list[str], list[str]]:
+    company = "stock libraries, no Groundup on the path" if without_groundup else "Groundup for its own classes"
     shown = [f"the code of the card ran in a clean process without network ({company})"]
     problems = []
     if assembled.usage.result:
-        if answer["equal"]:
-            shown.append(f"{assembled.usage.result} {tuple(answer['shape'])} equal the artifact's bit by bit, from the same seed")
+        made, found = assembled.usage.result, answers["card"]
+        if found["equal"]:
+            shown.append(f"{made} {tuple(found['shape'])} equal the artifact's bit by bit, from the same seed")
         else:
-            problems.append(f"the {assembled.usage.result} that the card's code makes differ from the artifact's")
-    judge = {"causal_lm": _judge_logits, "adapter": _judge_logits, "tokenizer": _judge_encodings, "text": _judge_rows}
-    judge["images"] = _judge_rows
-    if assembled.selection.loader in judge:
-        said, wrong = judge[assembled.selection.loader](assembled, answer, folder, base)
+            problems.append(f"the {made} that the card's code makes differ from the artifact's")
+    if "look" in answers:
+        judge = {"logits": _judge_logits, "encodings": _judge_encodings, "rows": _judge_rows}
+        said, wrong = judge[_LOOKS[assembled.selection.loader]](assembled, answers["look"], folder, base)
         shown += said
         problems += wrong
     return shown, problems

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifact import RECORD, Artifact, InputEntry
 from pipeline.errors import Damaged, StoreError
+from stages.common.release.measured import rows_about, subjects
 from stages.release.publish.licence import names_of
 
 DATA_KINDS = ("corpus", "images")
 """What is data, and not learnt from data."""
-EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class Lineage:
     Attributes:
         artifact: what is published.
         ancestors: all that went into it, by fingerprint.
-        evaluations: what measured it, sorted by fingerprint.
-        relatives: `ancestors`, and what went into the evaluations.
+        evaluations: what measured it, alone or beside others, sorted by fingerprint.
+        relatives: `ancestors`, and what went into the evaluations. Of a comparison these are the data and what judged: the
+            rivals, their data and their records are not part of this model. Nothing of them is in it, their owner may not want
+            them shown, and the comparison's own record, which goes along whole, says who took part and what came out.
         recipe: that made it, when a run is noted in the store.
     """
 
@@ -74,14 +76,16 @@ class Lineage:
 
         def depth(fingerprint: str) -> int:
             if fingerprint not in depths:
-                depths[fingerprint] = 1 + max((depth(entry.fingerprint) for entry in _entries(found[fingerprint])), default=0)
+                inputs = (entry.fingerprint for entry in _entries(found[fingerprint]) if entry.fingerprint in found)
+                depths[fingerprint] = 1 + max(map(depth, inputs), default=0)
             return depths[fingerprint]
 
         return sorted(found.values(), key=lambda one: (depth(one.fingerprint), one.record.stage, one.fingerprint))
 
     def inputs(self, artifact: Artifact, role: str) -> list[Artifact]:
-        """Return what `artifact`, one of the family, read under `role`."""
-        return [self.relatives[entry.fingerprint] for entry in artifact.record.inputs.get(role, [])]
+        """Return what `artifact`, one of the family, read under `role`; rivals are left out."""
+        entries = artifact.record.inputs.get(role, [])
+        return [self.relatives[entry.fingerprint] for entry in entries if entry.fingerprint in self.relatives]
 
 
 def trace(artifact: Artifact) -> Lineage:
@@ -93,7 +97,9 @@ def trace(artifact: Artifact) -> Lineage:
     shelf = artifact.path.resolve().parent.parent
     ancestors = _ancestors(shelf, [artifact])
     evaluations = tuple(sorted(_evaluations(shelf, artifact), key=lambda one: one.fingerprint))
-    relatives = _ancestors(shelf, [artifact, *evaluations])
+    own = {artifact.fingerprint, *ancestors}
+    rivals = {rival for one in evaluations for rival in subjects(one.record)} - own
+    relatives = ancestors | _ancestors(shelf, evaluations, without=rivals)
     relatives.pop(artifact.fingerprint, None)
     return Lineage(artifact, ancestors, evaluations, relatives, _recipe(shelf.parent / "runs", artifact.fingerprint))
 
@@ -103,12 +109,12 @@ def _entries(artifact: Artifact) -> Iterator[InputEntry]:
         yield from entries
 
 
-def _ancestors(shelf: Path, artifacts: Iterable[Artifact]) -> dict[str, Artifact]:
+def _ancestors(shelf: Path, artifacts: Iterable[Artifact], without: Collection[str] = ()) -> dict[str, Artifact]:
     found: dict[str, Artifact] = {}
     pending = [(one, entry) for one in artifacts for entry in _entries(one)]
     while pending:
         child, entry = pending.pop()
-        if entry.fingerprint not in found:
+        if entry.fingerprint not in found and entry.fingerprint not in without:
             found[entry.fingerprint] = ancestor = _find(shelf, entry, child)
             pending += [(ancestor, further) for further in _entries(ancestor)]
     return found
@@ -128,7 +134,7 @@ def _find(shelf: Path, entry: InputEntry, child: Artifact) -> Artifact:
 
 
 def _evaluations(shelf: Path, artifact: Artifact) -> Iterator[Artifact]:
-    """Yield the evaluations that measured `artifact`; of two that differ in their code only, the newer."""
+    """Yield what measured `artifact`; of two that differ in their code only, or in the rivals beside it, the newer."""
     newest: dict[str, Artifact] = {}
     for path in sorted(shelf.glob(f"*/*/{RECORD}")):
         if path.parent.name.startswith("."):
@@ -137,15 +143,24 @@ def _evaluations(shelf: Path, artifact: Artifact) -> Iterator[Artifact]:
             found = Artifact.open(path.parent)
         except Damaged:
             continue
-        record = found.record
-        measured = [entry.fingerprint for entry in record.inputs.get("model", [])]
-        if record.produces != EVALUATION or artifact.fingerprint not in measured:
+        if found.fingerprint == artifact.fingerprint or not rows_about(found.record, artifact.fingerprint):
             continue
-        what = json.dumps({key: value for key, value in record.identity.items() if key != "code"}, sort_keys=True)
+        what = _what(found, artifact.fingerprint)
         known = newest.get(what)
         if known is None or _finished(known) < _finished(found):
             newest[what] = found
     yield from newest.values()
+
+
+def _what(evaluation: Artifact, fingerprint: str) -> str:
+    """Return what is measured of the artifact with `fingerprint`, on what and how: equal for two trials of the same."""
+    rivals = subjects(evaluation.record) - {fingerprint}
+    inputs = {
+        role: [entry.fingerprint for entry in entries if entry.fingerprint not in rivals]
+        for role, entries in evaluation.record.inputs.items()
+    }
+    how = {key: value for key, value in evaluation.record.identity.items() if key not in ("code", "inputs")}
+    return json.dumps([how, inputs], sort_keys=True)
 
 
 def _finished(artifact: Artifact) -> tuple[str, str]:

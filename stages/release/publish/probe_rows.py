@@ -8,28 +8,17 @@ from stages.common.corpus_io import load_split
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
 from stages.common.release.private import findings
-from stages.common.release.probe import TEXTS, write_probe
+from stages.common.release.probe import TEXTS, Probe
 from stages.release.publish.assemble import Assembled
-from stages.release.publish.clean_load import base_folder
 from stages.release.publish.lineage import Lineage
 
 NUM_ROWS = 4
 MAX_CHARACTERS = 500
-_LOADERS = ("causal_lm", "adapter", "tokenizer")
 
 
-def add_probe(assembled: Assembled) -> Assembled:
-    """Measure a language model, adapter or tokenizer in a clean process and write `probe.json` into its folder.
-
-    Raises:
-        Damaged: it does not load.
-        GroundupError: the base under an adapter is not here.
-    """
-    if assembled.selection.loader not in _LOADERS:
-        return assembled
-    part = assembled.selection.kind.part
-    rows = probe_rows(assembled.lineage, assembled.repo)
-    write_probe(assembled.folder, part, rows, repo=assembled.repo, base=base_folder(assembled))
+def with_probe(assembled: Assembled, probe: Probe) -> Assembled:
+    """Write `probe.json` into the folder, and its manifest anew."""
+    probe.save(assembled.folder)
     values = assembled.manifest.model_dump() | {"files": layout.published_files(assembled.folder)}
     manifest = Manifest.model_validate(values)
     manifest.save(assembled.folder)

@@ -1,5 +1,6 @@
 """`python -m stages.release.push FOLDER --repo OWNER/NAME`: compare an assembled repository with the Hub; `--push` sends it.
 
+Without a folder it only checks what is known beforehand: names, flags, the token and what it may do.
 The token comes from HF_TOKEN or from `hf auth login`, never from the command line. HF_ENDPOINT names another Hub.
 """
 
@@ -10,9 +11,13 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import GroundupError, RecipeError
 from stages.release.push.output import Redacting, redacted_output
+
+if TYPE_CHECKING:
+    from stages.release.push.hub import Hub
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 _NAME = re.compile(r"[A-Za-z0-9]([\w./-]*\w)?", re.ASCII)
@@ -43,39 +48,31 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
     from huggingface_hub import get_token
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    from stages.common.release.names import check_repo
     from stages.release.push.comparison import Folder
-    from stages.release.push.hub import Hub, Target, check_name
+    from stages.release.push.hub import Hub, Target
     from stages.release.push.output import say
     from stages.release.push.publication import Wish, publish
-    from stages.release.push.record import locked, read_entries
+    from stages.release.push.record import locked
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    check_name(options.repo)
-    token = get_token()
-    if token is not None:
-        output.hide(token)
-    if token is not None and not (token.isascii() and token.isprintable()):
-        raise RecipeError("HF_TOKEN: holds characters that no token has; copy it again")
-    if token is None and options.push:
-        raise RecipeError("--push: there is no token; set HF_TOKEN to one that may write, or log in with `hf auth login`")
-    folder = Folder.open(options.folder)
-    manifest = folder.manifest
-    say(f"folder {options.folder}: {manifest.produces} {manifest.artifact[:8]} ({manifest.part}), {len(folder.files)} files")
-    hub = Hub(Target(options.repo, manifest.repo_type, options.revision), timeout_seconds=options.timeout)
-    if token is not None:
-        hub.log_in()
-        say(f"account {hub.place.account} ({hub.role} token) at {hub.place.endpoint}")
-    if options.push:
-        hub.check_may_write()
-        if options.record is not None:
-            read_entries(options.record)  # a record that cannot be kept is known before anything is sent
+    check_repo(options.repo, "--repo")
+    token = _check_token(get_token(), options, output)
+    folder = Folder.open(options.folder) if options.folder is not None else None
+    kind = folder.manifest.repo_type if folder is not None else "model"
+    hub = Hub(Target(options.repo, kind, options.revision), timeout_seconds=options.timeout)
+    _enter(hub, token, options)
+    if folder is None:
+        return
+    what = f"{folder.manifest.produces} {folder.manifest.artifact[:8]} ({folder.manifest.part})"
+    say(f"folder {options.folder}: {what}, {len(folder.files)} files")
     wish = Wish(
         push=options.push,
         public=options.public,
         create_pr=options.create_pr,
         tag=options.tag,
-        message=options.message or f"Publish {manifest.produces} {manifest.artifact[:8]} ({manifest.part})",
+        message=options.message or f"Publish {what}",
         record=options.record,
     )
     # One push of a folder at a time: its downloads for the proof lie beside it.
@@ -83,8 +80,35 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
         publish(hub, folder, wish, Path(cache))
 
 
+def _check_token(token: str | None, options: argparse.Namespace, output: Redacting) -> str | None:
+    """Hide the token from now on, and refuse to send without one."""
+    if token is not None:
+        output.hide(token)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise RecipeError("HF_TOKEN: holds characters that no token has; copy it again")
+    if token is None and options.push:
+        raise RecipeError("--push: there is no token; set HF_TOKEN to one that may write, or log in with `hf auth login`")
+    return token
+
+
+def _enter(hub: Hub, token: str | None, options: argparse.Namespace) -> None:
+    """Say who we are; what would only fail after a long upload is known before."""
+    from stages.release.push.output import say
+    from stages.release.push.record import read_entries
+
+    if token is not None:
+        hub.log_in()
+        say(f"account {hub.place.account} ({hub.role} token) at {hub.place.endpoint}")
+    if options.push:
+        hub.check_may_write()
+        if options.record is not None:
+            read_entries(options.record)
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together."""
+    if options.folder is None and not options.push:
+        raise RecipeError("FOLDER is missing: say which assembled folder to compare")
     if options.create_pr and options.revision != "main":
         raise RecipeError(f"--create-pr offers a change to main; leave out --revision {options.revision}")
     if options.create_pr and options.tag:
@@ -104,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare an assembled repository with the Hub, and send it.",
         epilog="The token comes from HF_TOKEN or `hf auth login`. Killed at any point, the same command goes on.",
     )
-    parser.add_argument("folder", type=Path, help="what `groundup publish` assembled")
+    parser.add_argument("folder", type=Path, nargs="?", help="what `groundup publish` assembled (none: check the token only)")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub")
     parser.add_argument("--push", action="store_true", help="send it (without: show what would change)")
     parser.add_argument("--public", action="store_true", help="a new repository is public (default: private)")

@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import HfApi, set_client_factory
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._http import default_client_factory
-from huggingface_hub.utils._validators import validate_repo_id
 
-from pipeline.errors import HubError, RecipeError
+from pipeline.errors import HubError
 from stages.release.push.explain import Place, explain
 from stages.release.push.patience import is_passing, persist, status_of
 
@@ -100,20 +98,6 @@ class Hub:
     def _is_passing(self, error: BaseException) -> bool:
         """Who cannot reach the Hub at all wants to know at once; after a first answer it is worth waiting for."""
         return is_passing(error) and (self._reached or not isinstance(error, httpx2.ConnectError))
-
-
-def check_name(repo: str) -> None:
-    """Refuse a name that the Hub would refuse.
-
-    Raises:
-        RecipeError: it is not of the form owner/name.
-    """
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise RecipeError(f"--repo {repo!r}: no name of a repository ({error})") from None
-    if "/" not in repo:
-        raise RecipeError(f"--repo {repo!r}: the owner is missing; write --repo OWNER/{repo}")
 
 
 def _is_left_to_us(error: BaseException) -> bool:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from pipeline.errors import GroundupError, RecipeError
-
-PROJECT = Path(__file__).resolve().parents[3]
+from stages.common.release.sending import check_before, send
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if code := check_before(options, None, os.environ):
+            return code
         folder, wrong = _make(options)
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.push:
         sys.stdout.write("dry run  nothing left this machine; upload with --push\n")
         return 0
-    return _hand_on(folder, options)
+    return send(folder, options, None, os.environ)
 
 
 def _make(options: argparse.Namespace) -> tuple[Path, list[str]]:
@@ -41,14 +41,14 @@ def _make(options: argparse.Namespace) -> tuple[Path, list[str]]:
     # Heavy imports come after the arguments were read, so that --help is quick.
     from pipeline.artifact import Artifact
     from stages.common.release.fetch import resolve_commit
+    from stages.common.release.names import check_repo
     from stages.release.space.assembly import assemble
     from stages.release.space.checks import problems
     from stages.release.space.kinds import app_for
     from stages.release.space.trial import try_out
 
     for flag, repo in (("--repo", options.repo), ("--model-repo", options.model_repo.partition("@")[0])):
-        if repo.count("/") != 1 or not all(repo.split("/")):
-            raise RecipeError(f"{flag} {repo}: say owner/name, such as me/my-space")
+        check_repo(repo, flag)
     artifact = Artifact.open(options.folder.resolve())
     app = app_for(artifact)
     model_repo, _, revision = options.model_repo.partition("@")
@@ -79,14 +79,6 @@ def _check_model(repo: str, commit: str, fingerprint: str, *, offline: bool) -> 
     if not offline and found != fingerprint:
         holds = f"artifact {found[:8]}" if found else "no model published by Groundup"
         raise RecipeError(f"--model-repo {repo} holds {holds} at {commit[:8]}, not {fingerprint[:8]}; publish this model first")
-
-
-def _hand_on(folder: Path, options: argparse.Namespace) -> int:
-    command = [sys.executable, "-m", "stages.release.push", str(folder), "--repo", options.repo, "--push"]
-    command += ["--public"] if options.public else []
-    command += [f"--message={options.message}"] if options.message else []
-    sys.stdout.flush()
-    return subprocess.call(command, env=os.environ | {"PYTHONPATH": str(PROJECT)})
 
 
 def _parser() -> argparse.ArgumentParser:

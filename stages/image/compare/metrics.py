@@ -1,0 +1,80 @@
+"""Rows of `metrics.json`: every figure of every model, and which trainings it was measured from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.contract import Context
+from stages.common.claims import Claim
+from stages.common.verdicts import Estimate, Sampled, estimate
+from stages.image.compare.models import Contestant
+from stages.image.compare.scores import IN_SPACE
+from stages.image.compare.study import COLUMNS, Study
+from stages.image.compare.tables import MEMORY, QUALITY
+
+MAIN = ("fd_ratio", "bits_per_dim")
+"""Figures that the page lists; the others stand in its tables."""
+RECORDED = (*MAIN, *(key for key in (*QUALITY, *MEMORY) if key not in MAIN))
+"""What is measured on a split; sizes and costs are in `table.csv` and `comparison.json`."""
+_OF_IMAGES = ("bits_per_dim", "bits_gap")
+"""Measured on images of the split; all others on samples."""
+
+
+def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> None:
+    """Record the numbers of each model, its label beside the name, and how many claims held."""
+    for one in study.contestants:
+        for key in RECORDED:
+            found = study.number(one.label, key)
+            if found is not None:
+                _write_number(context, study, one, key, found)
+    if tested := [claim for claim in claims if claim.outcome != "cannot be tested here"]:
+        held = sum(claim.outcome == "holds" for claim in tested)
+        context.metric(
+            "claims_that_hold", held, unit="1", higher_is_better=None, n=len(tested), items="claims tested", headline=True
+        )
+
+
+def _write_number(context: Context, study: Study, one: Contestant, key: str, number: Sampled) -> None:
+    column, mean = COLUMNS[key], estimate(number)
+    facts = {"extractor": study.anchors.extractor} if key in IN_SPACE else {}
+    context.metric(
+        key,
+        mean.mean,
+        unit=column.unit,
+        higher_is_better=column.higher_is_better,
+        n=mean.num_seeds,
+        split=study.split,
+        items="seeds",
+        label=one.label,
+        title=column.title,
+        listed=key in MAIN,
+        headline=key == "fd_ratio" and study.is_matched(one) and not one.is_classic,
+        of=[_training(study, one, key, number, seed) for seed in number.values],
+        **_interval(key, mean),
+        **facts,
+    )
+
+
+def _training(study: Study, one: Contestant, key: str, number: Sampled, seed: int) -> dict[str, Any]:
+    """Return what one training contributes to a row: who reads a single model wants its own value, not that of its siblings."""
+    run = one.runs[seed]
+    own = estimate(Sampled({seed: number.values[seed]}, {seed: number.deviations[seed]}, number.bounds))
+    of_images = key in _OF_IMAGES
+    return {
+        "artifact": run.artifact.fingerprint,
+        "seed": seed,
+        "value": own.mean,
+        "n": len(run.bits[study.split]) if of_images else study.anchors.num_samples,
+        "items": "images" if of_images else "samples",
+        **_interval(key, own),
+    }
+
+
+def _interval(key: str, found: Estimate) -> dict[str, Any]:
+    """Return the interval and what was taken as random in it; none where nothing is known of the spread."""
+    if math.isnan(found.low):
+        return {"interval_over": found.method}
+    over = "images" if found.method == "samples" and key in _OF_IMAGES else found.method
+    return {"interval_over": over, "interval": [found.low, found.high]}

@@ -1,0 +1,85 @@
+"""What forbids an upload and is known beforehand is said at once, before a model is assembled and tried."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RecipeError
+from stages.common.release.names import check_repo
+from stages.common.release.sending import check_before
+from stages.release.publish.__main__ import _parser
+from tests.hub.server import HubServer
+from tests.release import toy_store as toy
+
+
+def check(environment: dict[str, str], *flags: str, repo: str = "ada/toy") -> int:
+    """Ask what `groundup publish` asks before anything else."""
+    return check_before(_parser().parse_args(["runs/x", "--repo", repo, *flags]), None, environment)
+
+
+@pytest.mark.parametrize(
+    ("token", "flags", "code", "said"),
+    [
+        (None, (), 2, "--push: there is no token; set HF_TOKEN to one that may write, or log in with `hf auth login`"),
+        ("hf_unknown", (), 1, "the Hub does not know the token"),
+        ("hf_bob", (), 1, "the token of bob may only read"),
+        ("hf_ada", ("--tag", "a b"), 2, "--tag 'a b': no name for a branch or tag"),
+        ("hf_ada", ("--create-pr", "--revision", "dev"), 2, "--create-pr offers a change to main"),
+    ],
+)
+def test_an_upload_that_must_fail_is_refused_before_the_work(hub: HubServer, capfd, token, flags, code, said) -> None:
+    assert check(hub.environment(token), "--push", *flags) == code
+    assert said in " ".join(capfd.readouterr().err.split())
+
+
+def test_who_may_write_is_told_who_they_are_and_nothing_is_made(hub: HubServer, capfd) -> None:
+    assert check(hub.environment("hf_ada"), "--push") == 0
+    assert capfd.readouterr().out.startswith("account ada (write token) at ")
+    assert hub.state.repositories == {}
+
+
+def test_without_a_network_or_with_the_network_forbidden_it_says_so(hub: HubServer, capfd) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = {"HF_ENDPOINT": f"http://127.0.0.1:{closed.getsockname()[1]}"}
+        assert check(hub.environment("hf_ada") | nobody, "--push") == 1
+    assert "cannot be reached" in capfd.readouterr().err
+    assert check(hub.environment("hf_ada") | {"HF_HUB_OFFLINE": "1"}, "--push") == 1
+    assert "HF_HUB_OFFLINE is set" in capfd.readouterr().err
+    with pytest.raises(RecipeError, match="--offline does not go with --push"):
+        check({}, "--push", "--offline")
+
+
+def test_who_only_looks_needs_no_token_and_no_network() -> None:
+    assert check({}) == 0
+
+
+@pytest.mark.parametrize("arguments", [("--repo", "ada/toy"), ("--repo", "toy"), ("--repo", "ada/toy", "--base-repo", "a/b/c@x")])
+def test_the_command_refuses_before_it_assembles(hub: HubServer, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    model = toy.pretrained(tmp_path, toy.corpus(tmp_path))
+    command = [sys.executable, "-m", "pipeline", "publish", str(model.path), *arguments, "--push"]
+    done = subprocess.run(command, env=hub.environment(None), capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(("--push: there is no token", "--repo 'toy': the owner", "--base-repo 'a/b/c': no name"))
+    assert not (tmp_path / "published").exists()
+
+
+def test_a_folder_of_the_store_is_published_from_anywhere(hub: HubServer, tmp_path: Path) -> None:
+    model = toy.pretrained(tmp_path, toy.corpus(tmp_path))
+    (tmp_path / "runs" / "toy").mkdir(parents=True)
+    (tmp_path / "runs" / "toy" / "pretrain").symlink_to(model.path)
+    words = ["publish", "runs/toy/pretrain", "--store", str(tmp_path), "--repo", "ada/toy", "--push"]
+    command = [sys.executable, "-m", "pipeline", *words]
+    (tmp_path / "away").mkdir()
+    done = subprocess.run(command, cwd=tmp_path / "away", env=hub.environment(None), capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("--push: there is no token"), done.stderr  # so it was found
+
+
+@pytest.mark.parametrize("repo", ["me/toy", "me/my-model_1.0"])
+def test_a_good_name_passes(repo: str) -> None:
+    check_repo(repo, "--repo")
