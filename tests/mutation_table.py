@@ -119,6 +119,8 @@ ENGINE = [
              "if self._dirty and self.path.parent.is_dir():",
              "if self._dirty and (self.path.parent.mkdir(parents=True, exist_ok=True) or True):",
              "tests/engine/test_cli.py::test_a_plan_on_a_new_store_creates_nothing"),
+    Mutation("several processes only where they share the work", "pipeline/launch_rules.py",
+             "if launch.processes > 1 and not kind.shares_work:", "if False:", f"{_RECIPE}[several processes, one's work]"),
     Mutation("each override once", "pipeline/recipe.py",
              "        if key in told:\n", "        if False:\n",
              "tests/engine/test_recipe.py::test_two_overrides_of_one_key_are_refused"),

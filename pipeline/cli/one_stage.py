@@ -16,6 +16,7 @@ from pipeline.fingerprint import fingerprint_of, identity_of
 from pipeline.graph import Node, add_working_directory, config_class
 from pipeline.job import Job
 from pipeline.launch import Launch
+from pipeline.launch_rules import check_launch
 from pipeline.process import process_id
 from pipeline.progress import tail
 from pipeline.provenance import checkout_commit
@@ -39,12 +40,14 @@ def _run(package: str, arguments: list[str]) -> int:
     parsed = _parser(package, kind).parse_args([_dashed(word, kind) for word in arguments])
     values = {name: parse_scalar(text) for name in kind.model_fields if (text := getattr(parsed, name)) is not None}
     config = kind.parse(values, where=package)
+    launch = Launch(processes=parsed.processes)
+    check_launch(launch, kind, package, package)
     inputs = {
         role: [Artifact.open(path(folder).resolve()) for folder in getattr(parsed, f"needs_{role}") or []] for role in kind.inputs
     }
     _check_inputs(package, kind, inputs)
     store = Store(parsed.store)
-    node = Node(package.rpartition(".")[2], package, config, {}, Launch(processes=parsed.processes))
+    node = Node(package.rpartition(".")[2], package, config, {}, launch)
     fingerprints = {role: [a.fingerprint for a in found] for role, found in inputs.items() if found}
     identity = identity_of(node, fingerprints, store.hashes, offline=parsed.offline)
     fingerprint = fingerprint_of(identity)

@@ -18,7 +18,7 @@ import pytest
 from pipeline.artifact import Record, differences
 from pipeline.process import descendants, wait_gone
 from pipeline.store import Store
-from tests.engine.conftest import CONFIG, ROOT, Project
+from tests.engine.conftest import CONFIG, ROOT, SHARED, Project
 
 TRAIN = """
     import hashlib
@@ -63,7 +63,7 @@ def expected(steps: int) -> str:
 @pytest.fixture
 def training(project: Project) -> Project:
     """A project whose one stage trains for six steps, saves every second one, and has a stage that needs it."""
-    project.stage("train", TRAIN, CONFIG)
+    project.stage("train", TRAIN, SHARED)
     project.recipe(
         """
         name: r
@@ -290,7 +290,7 @@ def test_a_users_mistake_in_a_stage_keeps_its_exit_code(project: Project) -> Non
 @pytest.mark.slow
 def test_with_two_processes_a_users_mistake_is_shown_without_a_traceback(project: Project) -> None:
     project.stage(
-        "fail", "from pipeline.errors import StageError\n\n\ndef run(config, context):\n    raise StageError('row 3')\n", CONFIG
+        "fail", "from pipeline.errors import StageError\n\n\ndef run(config, context):\n    raise StageError('row 3')\n", SHARED
     )
     project.recipe("name: r\nstages:\n  bad: {stage: toy.fail, text: f, launch: {processes: 2}}\n")
     process = project.start("run", "recipe.yaml")

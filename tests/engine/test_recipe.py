@@ -40,6 +40,7 @@ BAD = {
     "empty matrix": (HEAD + "  a: {stage: toy.write, text: a, matrix: {size: []}}\n", "recipe.yaml:3", "different plain values"),
     "launch": (HEAD + "  a: {stage: toy.write, text: a, launch: {processes: 0}}\n", "recipe.yaml:3", "launch.processes is 0"),
     "unknown launch key": (HEAD + "  a: {stage: toy.write, text: a, launch: {process: 1}}\n", "recipe.yaml:3", "did you mean 'processes'"),
+    "several processes, one's work": (HEAD + "  a: {stage: toy.write, text: a, launch: {processes: 2}}\n", "recipe.yaml:3", "in one process"),
     "negative seed": ("name: r\nseed: -1\nstages:\n" + GOOD, "recipe.yaml:2", "whole number"),
 }  # fmt: skip
 
