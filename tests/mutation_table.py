@@ -17,6 +17,7 @@ class Mutation(NamedTuple):
 
 _STALE = "tests/engine/test_stale.py::test_an_edit_makes_exactly_these_stages_run"
 _RECIPE = "tests/engine/test_recipe.py::test_a_bad_recipe_is_refused_with_place_and_rule"
+_ACCELERATE = "tests/engine/test_recipe.py::test_a_file_for_accelerate_"
 _KILL = "tests/engine/test_kill.py::"
 _STORE = "tests/engine/test_store.py::"
 _WRITES = "tests/engine/test_bad_writes.py::"
@@ -132,6 +133,19 @@ ENGINE = [
              "tests/engine/test_cli.py::test_a_plan_on_a_new_store_creates_nothing"),
     Mutation("several processes only where they share the work", "pipeline/launch_rules.py",
              "if launch.processes > 1 and not kind.shares_work:", "if False:", f"{_RECIPE}[several processes, one's work]"),
+    Mutation("one GPU for each process", "pipeline/launch_rules.py",
+             "if launch.gpus not in (0, launch.processes):", "if False:", f"{_RECIPE}[more GPUs than processes]"),
+    Mutation("Accelerate's file is there", "pipeline/launch_rules.py",
+             "    except (OSError, ValueError) as error:\n        reason", "    except KeyError as error:\n        reason",
+             f"{_ACCELERATE}that_cannot_work_is_refused_before_anything_runs[missing]"),
+    Mutation("Accelerate's file counts", "pipeline/launch_rules.py",
+             "    if processes == 1:\n", "    if False:\n", f"{_ACCELERATE}with_one_process_would_be_ignored"),
+    Mutation("Accelerate's file: no DeepSpeed", "pipeline/launch_rules.py",
+             "    if kind in _NOT_OURS:\n", "    if False:\n",
+             f"{_ACCELERATE}that_cannot_work_is_refused_before_anything_runs[DeepSpeed]"),
+    Mutation("Accelerate's file: no compiler", "pipeline/launch_rules.py",
+             'if str(backend or "NO").upper() != "NO":', "if False:",
+             f"{_ACCELERATE}that_cannot_work_is_refused_before_anything_runs[dynamo]"),
     Mutation("each override once", "pipeline/recipe.py",
              "        if key in told:\n", "        if False:\n",
              "tests/engine/test_recipe.py::test_two_overrides_of_one_key_are_refused"),

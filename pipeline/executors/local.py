@@ -35,9 +35,12 @@ class LocalExecutor:
         """Raise RecipeError if one of `nodes` wants more GPUs than there are."""
         for node in nodes:
             if node.launch.gpus > self._num_gpus:
+                key = f"stages.{node.name.partition('@')[0]}.launch"
+                remedy = f"{key}.gpus={self._num_gpus}"
+                if self._num_gpus and node.launch.processes > 1:
+                    remedy += f" {key}.processes={self._num_gpus}"  # each process uses one GPU
                 raise RecipeError(
-                    f"stage '{node.name}': launch.gpus is {node.launch.gpus}, but this machine has {self._num_gpus}; "
-                    f"set stages.{node.name.partition('@')[0]}.launch.gpus={self._num_gpus}"
+                    f"stage '{node.name}': launch.gpus is {node.launch.gpus}, but this machine has {self._num_gpus}; set {remedy}"
                 )
 
     def submit(self, job: Job) -> Future[Outcome]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.engine.conftest import CONFIG, WRITE, Project
+from tests.engine.conftest import CONFIG, SHARED, WRITE, Project
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +147,11 @@ def test_a_wrong_command_line_exits_with_2(arguments: list[str], project: Projec
 
 
 def test_more_gpus_than_there_are_is_an_error_with_the_override_that_works(project: Project) -> None:
-    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a, launch: {gpus: 99}}\n")
-    assert "stages.a.launch.gpus=" in project.groundup("run", "recipe.yaml", code=2)
+    project.stage("share", WRITE, SHARED)
+    project.recipe("name: r\nstages:\n  a: {stage: toy.share, text: a, launch: {gpus: 99, processes: 99}}\n")
+    told = project.groundup("run", "recipe.yaml", code=2, CUDA_VISIBLE_DEVICES="0,1")
+    assert "this machine has 2; set stages.a.launch.gpus=2 stages.a.launch.processes=2" in told
+    project.groundup("plan", "recipe.yaml", "stages.a.launch.gpus=2", "stages.a.launch.processes=2")
 
 
 def test_status_takes_no_folder_of_the_same_name_for_the_recipe(finished: Project) -> None:
