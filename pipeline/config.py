@@ -43,6 +43,13 @@ class StageConfig(BaseModel):
     locations: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something lies; not they but the content found there (`sources`) is part of the identity."""
 
+    shares_work: ClassVar[bool] = False
+    """Whether several processes (`launch.processes`) may run the stage together.
+
+    Then each does its share, and only the main one (`context.is_main`) writes. A stage that does not say so would run once
+    in each process, and all of them would write the same files; the engine refuses that.
+    """
+
     def identity(self) -> dict[str, Any]:
         """Return the values that enter the fingerprint."""
         return self.model_dump(mode="json", exclude=set(self.locations))

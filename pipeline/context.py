@@ -196,7 +196,7 @@ class Context:
     def check_stop(self) -> None:
         """Raise Interrupted if a stop was asked for."""
         if self._stop_signal:
-            self.interrupt()
+            raise Interrupted("stopped on request; the same command goes on from what is saved")
 
     def interrupt(self) -> None:
         """Leave the stage now; call it after the state was saved."""

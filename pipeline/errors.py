@@ -10,7 +10,7 @@
     ├── StoreError                    1       the store cannot be read or written
     │   └── Damaged                           a file is not what its record says
     ├── HubError                     1       the Hub cannot be reached, refuses, or holds something else
-    └── Interrupted                 130/143   asked to stop; a resumable state is on disk
+    └── Interrupted                 130/143   asked to stop; what was saved is on disk
 
 A message says key, value, rule and what to do next. `assert` is for our own invariants only.
 """
@@ -66,7 +66,7 @@ class HubError(GroundupError):
 
 
 class Interrupted(GroundupError):
-    """The run was asked to stop and left a resumable state on disk."""
+    """The run was asked to stop; the next one goes on from what was saved, if anything was."""
 
     exit_code = 143
 

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config import Input, StageConfig
 from pipeline.errors import GroundupError, RecipeError, nearest
 from pipeline.launch import Launch
+from pipeline.launch_rules import check_launch
 from pipeline.recipe import Recipe, StageSpec
 
 
@@ -31,7 +32,8 @@ def build_graph(recipe: Recipe) -> dict[str, Node]:
     """Return the nodes of `recipe` by name, every node after those that it needs.
 
     Raises:
-        RecipeError: an unknown stage or need, a wrong kind of input, a missing one, a cycle, a wrong value.
+        RecipeError: an unknown stage or need, a wrong kind of input, a missing one, a cycle, a wrong value, launch
+            settings that the stage cannot run with.
     """
     cells = {spec.name: _cells(spec, recipe.seed) for spec in recipe.stages.values()}
     configs = {name: next(iter(group.values())) for name, group in cells.items()}
@@ -39,6 +41,7 @@ def build_graph(recipe: Recipe) -> dict[str, Node]:
     for name in _order(recipe):
         spec = recipe.stages[name]
         _check_needs(spec, configs)
+        check_launch(spec.launch, type(configs[name]), spec.stage, spec.where)
         needs = {role: tuple(n for upstream in ups for n in cells[upstream]) for role, ups in spec.needs.items()}
         _check_single(spec, configs[name].inputs, needs)
         for node_name, config in cells[name].items():

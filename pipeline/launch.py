@@ -9,6 +9,7 @@ a machine without GPU gives two over gloo, so that is what CPU ranks use, and ev
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_INHERITED = ("ACCELERATE_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "FSDP_")
+_INHERITED = (
+    "ACCELERATE_",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "TORCH_ELASTIC_",
+    "FSDP_",
+)
 RANK, RANKS = "pipeline.rank", "pipeline.ranks"
 """Programs that run one process of a stage, and that start several."""
 LAUNCH_CONFIG = ".accelerate.yaml"
@@ -78,6 +89,8 @@ def command_for(
     if launch.processes == 1:
         return Command([sys.executable, "-m", RANK, str(partial)], clean, None)
     argv = [sys.executable, "-m", RANKS, "--config_file", str(partial / LAUNCH_CONFIG)]
+    # Torch's agent kills ranks 30 s after a request to stop unless told otherwise, whatever they are saving.
+    clean["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(math.ceil(launch.grace_seconds))
     argv += ["--num_processes", str(launch.processes), "--main_process_port", "0", "--module", RANK, str(partial)]
     return Command(argv, clean, accelerate_config(launch))
 

@@ -25,6 +25,8 @@ from pipeline.store import hold_shared
 
 JOB = ".job.json"
 ERROR = ".error.json"
+VERSIONS = ".versions.json"
+"""Versions of the libraries, the last that the main process writes; with it the artifact is whole."""
 WORKER = "GROUNDUP_WORKER"
 """Environment variable with pid and start time of the worker that started this process."""
 
@@ -81,7 +83,7 @@ def _run(job: Job, partial: Path, index: int) -> None:
     importlib.import_module(f"{job.stage}.run").run(config, context)
     context.finish()
     if context.is_main:
-        write_json(partial / ".versions.json", _versions())
+        write_json(partial / VERSIONS, _versions())
 
 
 def describe_os_error(error: OSError) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipeline.artifact import InputEntry, Record, differences, manifest
+from pipeline.artifact import CHECKPOINTS, InputEntry, Record, differences, manifest
 from pipeline.attempts import Attempts
 from pipeline.durable import write_json
 from pipeline.errors import Damaged, GroundupError, Interrupted, StageError, StoreError
@@ -25,7 +25,7 @@ from pipeline.job import Job, Outcome
 from pipeline.launch import LAUNCH_CONFIG, command_for
 from pipeline.process import ProcessId, die_with_parent, end, is_alive, process_id, wait_for_exit
 from pipeline.provenance import machine, provenance
-from pipeline.rank import ERROR, JOB, WORKER, describe_os_error
+from pipeline.rank import ERROR, JOB, VERSIONS, WORKER, describe_os_error
 from pipeline.store import Lock, Place, Store, clean, lock_owner, wait_exclusive
 
 _POLL_SECONDS = 0.2
@@ -68,7 +68,7 @@ def work(job: Job, stop: _Stop) -> Outcome:
     Raises:
         StageError: the stage failed.
         StoreError: the store cannot be written.
-        Interrupted: a stop was asked for; the state is saved.
+        Interrupted: a stop was asked for.
     """
     store = Store(job.store)
     place = store.place(job.stage, job.fingerprint)
@@ -103,7 +103,7 @@ def _acquire(lock: Lock, job: Job, store: Store, place: Place, stop: _Stop) -> b
         if stop.number:
             if worker and owner and not is_alive(owner.get("driver", ProcessId(0, 0))):
                 end([worker], grace_seconds=job.launch.grace_seconds)
-            raise _interrupted(stop)
+            raise _interrupted(stop, place.partial)
         if owner is None and not job.force and _is_finished(store, job):
             return False
         time.sleep(0.1)
@@ -172,17 +172,20 @@ def _watch(child: subprocess.Popen[bytes], job: Job, partial: Path, stop: _Stop)
     while not wait_for_exit(child.pid, _POLL_SECONDS):
         if stop.number:
             end([process_id(child.pid)], grace_seconds=job.launch.grace_seconds)
-            child.wait()
-            raise _interrupted(stop)
+            break
         if silent := _silent_rank(partial, job.launch.heartbeat_timeout_seconds):
             raise StageError(
                 f"{silent}; it was ended (launch.heartbeat_timeout_seconds). Run again to go on from the saved state"
             )
     code = child.wait()
-    if stop.number and code != 0:
-        raise _interrupted(stop)
-    if code != 0:
-        raise _failure(partial, code)
+    if code == 0 or (stop.number and _is_written(partial)):
+        return
+    raise _interrupted(stop, partial) if stop.number else _failure(partial, code)
+
+
+def _is_written(partial: Path) -> bool:
+    """True when the main rank wrote everything and no rank complained: a launcher that was told to stop never ends with 0."""
+    return (partial / VERSIONS).exists() and not list(partial.glob(f"{ERROR}.*"))
 
 
 def _silent_rank(partial: Path, timeout_seconds: float) -> str | None:
@@ -214,8 +217,10 @@ def _failure(partial: Path, code: int) -> GroundupError:
     return StageError(f"one of its processes died (exit code {code}); its log tells more. Run again to go on from its last state")
 
 
-def _interrupted(stop: _Stop) -> GroundupError:
-    error = Interrupted("stopped on request; its state is saved")
+def _interrupted(stop: _Stop, partial: Path) -> GroundupError:
+    saved = any(path.is_file() for path in (partial / CHECKPOINTS).rglob("*"))
+    what = "its state is saved, the same command goes on from it" if saved else "nothing of it is saved, so it begins again"
+    error = Interrupted(f"stopped on request; {what}")
     error.exit_code = 128 + stop.number
     return error
 

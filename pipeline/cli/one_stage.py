@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from pydantic import ValidationError
+
 from pipeline.artifact import Artifact
 from pipeline.cli.listings import default_words, field_sentences
 from pipeline.cli.parser import path
@@ -16,6 +18,7 @@ from pipeline.fingerprint import fingerprint_of, identity_of
 from pipeline.graph import Node, add_working_directory, config_class
 from pipeline.job import Job
 from pipeline.launch import Launch
+from pipeline.launch_rules import check_launch
 from pipeline.process import process_id
 from pipeline.progress import tail
 from pipeline.provenance import checkout_commit
@@ -28,7 +31,7 @@ def main(package: str) -> None:
     try:
         code = _run(package, sys.argv[1:])
     except GroundupError as error:
-        print(f"{package}: {error}", file=sys.stderr)
+        print(f"{package}: {str(error).removeprefix(f'{package}: ')}", file=sys.stderr)
         code = error.exit_code
     sys.exit(code)
 
@@ -39,12 +42,14 @@ def _run(package: str, arguments: list[str]) -> int:
     parsed = _parser(package, kind).parse_args([_dashed(word, kind) for word in arguments])
     values = {name: parse_scalar(text) for name in kind.model_fields if (text := getattr(parsed, name)) is not None}
     config = kind.parse(values, where=package)
+    launch = _launch(parsed.processes, package)
+    check_launch(launch, kind, package, package)
     inputs = {
         role: [Artifact.open(path(folder).resolve()) for folder in getattr(parsed, f"needs_{role}") or []] for role in kind.inputs
     }
     _check_inputs(package, kind, inputs)
     store = Store(parsed.store)
-    node = Node(package.rpartition(".")[2], package, config, {}, Launch(processes=parsed.processes))
+    node = Node(package.rpartition(".")[2], package, config, {}, launch)
     fingerprints = {role: [a.fingerprint for a in found] for role, found in inputs.items() if found}
     identity = identity_of(node, fingerprints, store.hashes, offline=parsed.offline)
     fingerprint = fingerprint_of(identity)
@@ -66,6 +71,14 @@ def _run(package: str, arguments: list[str]) -> int:
         commit=checkout_commit(),
     )
     return _submit(job, store)
+
+
+def _launch(processes: int, package: str) -> Launch:
+    try:
+        return Launch(processes=processes)
+    except ValidationError as error:
+        rule = str(error.errors(include_url=False)[0]["msg"])
+        raise RecipeError(f"{package}: --processes is {processes}: {rule[:1].lower()}{rule[1:]}; 1 is the default") from None
 
 
 def _submit(job: Job, store: Store) -> int:

@@ -33,11 +33,12 @@ def status(arguments: argparse.Namespace) -> int:
         return 0
     if not found:
         print("nothing was run in this store yet; begin with: groundup run configs/quickstart.yaml")
+    width = max((len(row["name"]) for rows in found.values() for row in rows), default=0) + 2
     for name, rows in found.items():
         print(f"{name}")
         for row in rows:
             parts = [
-                f"  {row['name']:<24}",
+                f"  {row['name']:<{width}}",
                 paint(row["state"].ljust(12), row["state"]),
                 row["time"].rjust(12),
                 "  ",

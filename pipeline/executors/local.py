@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 
 from pydantic import ValidationError
 
@@ -24,20 +25,30 @@ class LocalExecutor:
 
     def __init__(self, *, jobs: int) -> None:
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="worker")
-        self._free = visible_gpus()
-        self._num_gpus = len(self._free)
         self._changed = threading.Condition()
         self._running: set[_Worker] = set()
         self._spare: _Worker | None = None
         self._cancelled = False
 
+    @cached_property
+    def _free(self) -> list[str]:
+        """Ids of the GPUs that no job has; looked up when the first job wants one, as asking the driver takes seconds."""
+        return visible_gpus()
+
+    @cached_property
+    def _num_gpus(self) -> int:
+        return len(self._free)
+
     def check(self, nodes: Iterable[Node]) -> None:
         """Raise RecipeError if one of `nodes` wants more GPUs than there are."""
         for node in nodes:
-            if node.launch.gpus > self._num_gpus:
+            if node.launch.gpus and node.launch.gpus > self._num_gpus:
+                key = f"stages.{node.name.partition('@')[0]}.launch"
+                remedy = f"{key}.gpus={self._num_gpus}"
+                if self._num_gpus and node.launch.processes > 1:
+                    remedy += f" {key}.processes={self._num_gpus}"  # each process uses one GPU
                 raise RecipeError(
-                    f"stage '{node.name}': launch.gpus is {node.launch.gpus}, but this machine has {self._num_gpus}; "
-                    f"set stages.{node.name.partition('@')[0]}.launch.gpus={self._num_gpus}"
+                    f"stage '{node.name}': launch.gpus is {node.launch.gpus}, but this machine has {self._num_gpus}; set {remedy}"
                 )
 
     def submit(self, job: Job) -> Future[Outcome]:
@@ -60,12 +71,14 @@ class LocalExecutor:
             self._spare = None
 
     def _run(self, job: Job) -> Outcome:
+        if not job.launch.gpus:
+            return self._run_worker(job)
         gpu_ids = self._take_gpus(job.launch.gpus)
         try:
             return self._run_worker(job.model_copy(update={"gpu_ids": gpu_ids}))
         finally:
             with self._changed:
-                self._free = sorted([*self._free, *gpu_ids])
+                self._free[:] = sorted([*self._free, *gpu_ids])
                 self._changed.notify_all()
 
     def _take_gpus(self, number: int) -> list[str]:

@@ -48,6 +48,10 @@ CONFIG = """
 """
 
 
+SHARED = CONFIG.replace("        text: str\n", "        shares_work: ClassVar[bool] = True\n\n        text: str\n")
+"""CONFIG of a stage that several processes may run together."""
+
+
 class Project:
     """A folder with toy stages; `groundup(...)` runs the command line in it."""
 

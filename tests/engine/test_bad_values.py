@@ -14,7 +14,7 @@ from pipeline.fingerprint import _commit, _files
 from pipeline.hashes import HashCache
 from pipeline.rank import describe_os_error
 from pipeline.sources import HubRepo, LocalFiles, expand
-from tests.engine.conftest import Project
+from tests.engine.conftest import SHARED, WRITE, Project
 
 
 @pytest.mark.parametrize("value", ["$NOWHERE/data.txt", "${NOWHERE}", "C:\\data\\my.txt", "~nobody/data.txt", ""])
@@ -81,6 +81,7 @@ def test_an_error_of_the_system_says_what_to_do(code: int, words: str) -> None:
 @pytest.mark.slow
 def test_settings_of_the_run_change_no_fingerprint(project: Project) -> None:
     """Device, processes and threads are where a stage runs, not what it computes."""
+    project.stage("write", WRITE, SHARED)
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a}\n")
     project.groundup("run", "recipe.yaml")
     launch = ["stages.a.launch.processes=2", "stages.a.launch.threads=1", "stages.a.launch.heartbeat_timeout_seconds=5"]

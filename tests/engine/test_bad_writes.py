@@ -203,8 +203,11 @@ def test_a_rank_in_a_world_of_another_size_writes_nothing(project: Project) -> N
 
 def test_a_users_accelerate_settings_do_not_reach_the_ranks(tmp_path: Path) -> None:
     inherited = {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "1", "RANK": "0", "MASTER_PORT": "1", "HOME": "/home"}
-    command = command_for(Launch(processes=2), tmp_path, gpu_ids=[], cores=2, environment=inherited)
-    assert not {"ACCELERATE_USE_CPU", "WORLD_SIZE", "RANK", "MASTER_PORT"} & command.environment.keys()
+    inherited |= {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1", "TORCH_ELASTIC_WORKER_IDENTICAL": "1"}
+    command = command_for(Launch(processes=2, grace_seconds=89.5), tmp_path, gpu_ids=[], cores=2, environment=inherited)
+    refused = {"ACCELERATE_USE_CPU", "WORLD_SIZE", "RANK", "MASTER_PORT", "TORCH_ELASTIC_WORKER_IDENTICAL"}
+    assert not refused & command.environment.keys()
+    assert command.environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "90", "or torch kills what is still saving after 30 s"
     assert command.environment["HOME"] == "/home"
     assert command.environment["CUDA_VISIBLE_DEVICES"] == ""
     assert command.argv[command.argv.index("--num_processes") + 1] == "2"

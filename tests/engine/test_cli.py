@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.artifacts import named
-from tests.engine.conftest import CONFIG, WRITE, Project
+from tests.engine.conftest import CONFIG, SHARED, WRITE, Project
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,15 @@ def test_status_tells_what_is_done_and_what_waits(finished: Project) -> None:
     rows = json.loads(finished.groundup("status", "recipe.yaml", "--json"))["r"]
     assert [(row["name"], row["state"]) for row in rows] == [("a", "done"), ("b", "done")]
     assert "done" in finished.groundup("status")
+
+
+def test_status_keeps_long_names_apart_from_their_states(finished: Project) -> None:
+    project, name = finished, "a-name-that-is-longer-than-most-others"
+    project.recipe(f"name: long\nstages:\n  {name}: {{stage: toy.write, text: a, seed: 1}}\n", "long.yaml")
+    project.groundup("run", "long.yaml")
+    told = project.groundup("status").splitlines()
+    assert any(line.startswith(f"  {name}  done ") for line in told), told
+    assert any(line.startswith(f"  {'a':<{len(name)}}  done ") for line in told), "one column for all"
 
 
 def test_status_of_an_unknown_recipe_names_the_known(finished: Project) -> None:
@@ -162,11 +171,20 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     assert "--max-size VALUE Most characters. (default: null)" in told
     assert told.count("max-size") == told.count("max_size") + 2, "the usage and the list name one spelling"
     assert "valid integer" in alone("--text", "x", "--max_size", "many").stderr
+    assert alone("--text", "x", "--processes", "2").stderr.startswith("toy.write: launch.processes is 2, but toy.write does all")
     at_home = alone("--text", "alone", "--store=~/runs")
     assert at_home.stdout.startswith(str(project.root / "runs")), at_home.stderr
     recipe = "name: r\nseed: 0\nstages:\n  a: {stage: toy.write, text: alone, size: 5}\n"
     project.recipe(recipe)
     assert "nothing to run" in project.groundup("plan", "recipe.yaml"), "a recipe finds what was made alone"
+
+
+def test_a_stage_alone_refuses_a_number_of_processes_in_words(project: Project) -> None:
+    (project.root / "toy/write/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
+    command = [sys.executable, "-m", "toy.write", "--text", "a", "--processes", "0"]
+    done = subprocess.run(command, cwd=project.root, env=project.environment, capture_output=True, text=True, check=False)
+    words = "toy.write: --processes is 0: input should be greater than or equal to 1; 1 is the default\n"
+    assert (done.returncode, done.stderr) == (2, words)
 
 
 @pytest.mark.slow
@@ -191,8 +209,11 @@ def test_a_wrong_command_line_exits_with_2(arguments: list[str], project: Projec
 
 
 def test_more_gpus_than_there_are_is_an_error_with_the_override_that_works(project: Project) -> None:
-    project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: a, launch: {gpus: 99}}\n")
-    assert "stages.a.launch.gpus=" in project.groundup("run", "recipe.yaml", code=2)
+    project.stage("share", WRITE, SHARED)
+    project.recipe("name: r\nstages:\n  a: {stage: toy.share, text: a, launch: {gpus: 99, processes: 99}}\n")
+    told = project.groundup("run", "recipe.yaml", code=2, CUDA_VISIBLE_DEVICES="0,1")
+    assert "this machine has 2; set stages.a.launch.gpus=2 stages.a.launch.processes=2" in told
+    project.groundup("plan", "recipe.yaml", "stages.a.launch.gpus=2", "stages.a.launch.processes=2")
 
 
 def test_status_takes_no_folder_of_the_same_name_for_the_recipe(finished: Project) -> None:

@@ -18,7 +18,7 @@ import pytest
 from pipeline.artifact import Record, differences
 from pipeline.process import descendants, wait_gone
 from pipeline.store import Store
-from tests.engine.conftest import CONFIG, ROOT, Project
+from tests.engine.conftest import CONFIG, ROOT, SHARED, Project
 
 TRAIN = """
     import hashlib
@@ -63,7 +63,7 @@ def expected(steps: int) -> str:
 @pytest.fixture
 def training(project: Project) -> Project:
     """A project whose one stage trains for six steps, saves every second one, and has a stage that needs it."""
-    project.stage("train", TRAIN, CONFIG)
+    project.stage("train", TRAIN, SHARED)
     project.recipe(
         """
         name: r
@@ -238,6 +238,51 @@ def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code
     assert training.ran() == [*map(str, range(last + 1, 7)), "u"], "no step is lost or done twice"
 
 
+NEARLY_DONE = """
+    import time
+    from pathlib import Path
+
+
+    def run(config, context):
+        if context.is_main:
+            with open(Path(context.directory).parents[2] / "runs.log", "a") as log:
+                log.write("1\\n")
+        deadline = time.monotonic() + 60
+        while not context.stop_requested and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if config.text == "leaves":
+            context.interrupt()
+        time.sleep(0.5)
+        if context.is_main:
+            (context.directory / "out.txt").write_text(config.text)
+"""
+
+
+def stopped(project: Project, values: str) -> dict[str, object]:
+    """Run one stage, ask it to stop as soon as it has begun, and return its outcome."""
+    project.stage("nearly", NEARLY_DONE, SHARED)
+    project.recipe(f"name: r\nstages:\n  n: {{stage: toy.nearly, {values}}}\n")
+    process = project.start("run", "recipe.yaml", "--json")
+    wait_for_step(project, 1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    return dict(json.loads(out)["n"])
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_work_that_ends_while_it_was_asked_to_stop_is_kept(processes: int, project: Project) -> None:
+    assert stopped(project, f"text: done, launch: {{processes: {processes}}}")["state"] == "done"
+    assert (project.root / "runs/r/n/out.txt").read_text() == "done"
+    assert "nothing to run" in project.groundup("plan", "recipe.yaml")
+
+
+def test_a_stage_that_saved_nothing_does_not_claim_to_have(project: Project) -> None:
+    outcome = stopped(project, "text: leaves")
+    assert (outcome["state"], outcome["exit_code"]) == ("interrupted", 143)
+    assert outcome["message"] == "stopped on request; nothing of it is saved, so it begins again"
+
+
 @pytest.mark.slow
 def test_a_silent_stage_is_ended(project: Project) -> None:
     project.stage("hang", "import time\n\n\ndef run(config, context):\n    time.sleep(60)\n", CONFIG)
@@ -290,7 +335,7 @@ def test_a_users_mistake_in_a_stage_keeps_its_exit_code(project: Project) -> Non
 @pytest.mark.slow
 def test_with_two_processes_a_users_mistake_is_shown_without_a_traceback(project: Project) -> None:
     project.stage(
-        "fail", "from pipeline.errors import StageError\n\n\ndef run(config, context):\n    raise StageError('row 3')\n", CONFIG
+        "fail", "from pipeline.errors import StageError\n\n\ndef run(config, context):\n    raise StageError('row 3')\n", SHARED
     )
     project.recipe("name: r\nstages:\n  bad: {stage: toy.fail, text: f, launch: {processes: 2}}\n")
     process = project.start("run", "recipe.yaml")

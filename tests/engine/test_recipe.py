@@ -11,7 +11,7 @@ from pipeline.errors import RecipeError
 from pipeline.graph import build_graph
 from pipeline.recipe import load_recipe
 from pipeline.strict_yaml import load_yaml, parse_scalar
-from tests.engine.conftest import Project
+from tests.engine.conftest import ROOT, SHARED, WRITE, Project
 
 HEAD = "name: r\nstages:\n"
 GOOD = "  a: {stage: toy.write, text: a}\n"
@@ -40,6 +40,8 @@ BAD = {
     "empty matrix": (HEAD + "  a: {stage: toy.write, text: a, matrix: {size: []}}\n", "recipe.yaml:3", "different plain values"),
     "launch": (HEAD + "  a: {stage: toy.write, text: a, launch: {processes: 0}}\n", "recipe.yaml:3", "launch.processes is 0"),
     "unknown launch key": (HEAD + "  a: {stage: toy.write, text: a, launch: {process: 1}}\n", "recipe.yaml:3", "did you mean 'processes'"),
+    "several processes, one's work": (HEAD + "  a: {stage: toy.write, text: a, launch: {processes: 2}}\n", "recipe.yaml:3", "in one process"),
+    "more GPUs than processes": (HEAD + "  a: {stage: toy.write, text: a, launch: {gpus: 2}}\n", "recipe.yaml:3", "set launch.gpus to 1"),
     "negative seed": ("name: r\nseed: -1\nstages:\n" + GOOD, "recipe.yaml:2", "whole number"),
 }  # fmt: skip
 
@@ -53,6 +55,52 @@ def test_a_bad_recipe_is_refused_with_place_and_rule(name: str, toys: Project) -
         build_graph(load_recipe(path))
     assert place in str(caught.value)
     assert rule in str(caught.value)
+
+
+ACCELERATE = {
+    "missing": (None, "there is no such file"),
+    "a list": ("- a\n", "the document must be a mapping"),
+    "not YAML": ("a: [\n", "not valid YAML"),
+    "empty": ("", "the file is empty"),
+    "not text": ("\ud800", "cannot be read as text"),
+    "DeepSpeed": ("distributed_type: DEEPSPEED\n", "distributed_type: DEEPSPEED: stages save"),
+    "Megatron": ("distributed_type: MEGATRON_LM\n", "distributed_type: MEGATRON_LM: stages train"),
+    "dynamo": ("dynamo_config: {dynamo_backend: INDUCTOR}\n", "dynamo_backend: INDUCTOR: a stage decides itself"),
+    "dynamo, the old way": ("dynamo_backend: EAGER\n", "dynamo_backend: EAGER: a stage decides itself"),
+}
+
+
+def launched(toys: Project, launch: str) -> None:
+    toys.stage("share", WRITE, SHARED)
+    build_graph(load_recipe(toys.recipe(f"{HEAD}  a: {{stage: toy.share, text: a, launch: {{{launch}}}}}\n")))
+
+
+@pytest.mark.parametrize("name", ACCELERATE)
+def test_a_file_for_accelerate_that_cannot_work_is_refused_before_anything_runs(
+    name: str, toys: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, rule = ACCELERATE[name]
+    monkeypatch.chdir(toys.root)
+    if content is not None:
+        (toys.root / "own.yaml").write_bytes(content.encode("utf-8", errors="surrogatepass"))
+    with pytest.raises(RecipeError) as caught:
+        launched(toys, "processes: 2, accelerate_config: own.yaml")
+    assert "recipe.yaml:3: stage 'a': launch.accelerate_config" in str(caught.value)
+    assert rule in str(caught.value)
+
+
+def test_a_file_for_accelerate_with_one_process_would_be_ignored(toys: Project) -> None:
+    with pytest.raises(RecipeError, match="launch.processes is 1: one process runs without Accelerate's launcher"):
+        launched(toys, f"accelerate_config: {ROOT / 'configs/launch/cpu_2.yaml'}")
+
+
+def test_launch_settings_that_work_are_taken(toys: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toys.root)
+    (toys.root / "own.yaml").write_text("distributed_type: FSDP\ndynamo_config: {dynamo_backend: 'NO'}\n")
+    for launch in ("processes: 2, gpus: 2, accelerate_config: own.yaml", "processes: 2", "gpus: 1"):
+        launched(toys, launch)
+    with pytest.raises(RecipeError, match="set launch.gpus to 2, or to 0 for the CPU, or launch.processes to 4"):
+        launched(toys, "processes: 2, gpus: 4")
 
 
 @pytest.mark.parametrize(

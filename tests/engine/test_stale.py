@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import CONFIG, WRITE, Project
+from tests.engine.conftest import CONFIG, ROOT, WRITE, Project
 
 RECIPE = """
 name: edits
@@ -17,7 +18,17 @@ stages:
   a: {stage: toy.write, text: a, file: data.txt}
   b: {stage: toy.other, needs: {upstream: a}, text: b}
   c: {stage: toy.write, text: c}
+  d: {stage: toy.carded, text: d}
 """
+CARD = """---
+license: cc0-1.0
+pretty_name: Toy
+groundup:
+  template: one
+---
+Prose.
+"""
+CARDED = CONFIG.replace("[LocalFiles((self.file,))] if self.file else []", '[CardUse("toy")]').replace("LocalFiles", "CardUse")
 
 
 def _replace(path: str, old: str, new: str) -> Callable[[Project], None]:
@@ -47,6 +58,7 @@ def _same_size_same_time(project: Project) -> None:
     replacement.rename(path)
 
 
+_CARD = "code/data_cards/toy.md"
 EDITS: dict[str, tuple[Callable[[Project], None], set[str], str]] = {
     "nothing": (lambda project: None, set(), ""),
     "a value in the recipe": (_replace("recipe.yaml", "text: a,", "text: A,"), {"a", "b"}, 'text: "a" -> "A"'),
@@ -58,8 +70,12 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str], str]] = {
     "content at the same path": (_replace("data.txt", "data", "more data"), {"a", "b"}, "source: the content of the files"),
     "content, same size and time": (_same_size_same_time, {"a", "b"}, "source: the content of the files"),
     "a data file renamed": (_move_data, set(), ""),
-    "the seed": (_replace("recipe.yaml", "seed: 1", "seed: 2"), {"a", "b", "c"}, "seed: 1 -> 2"),
-    "launch settings": (_replace("recipe.yaml", "text: c", "text: c, launch: {threads: 1, gpus: 0}"), set(), ""),
+    "the seed": (_replace("recipe.yaml", "seed: 1", "seed: 2"), {"a", "b", "c", "d"}, "seed: 1 -> 2"),
+    "launch settings": (_replace("recipe.yaml", "text: c", "text: c, launch: {threads: 1, grace_seconds: 5}"), set(), ""),
+    "what a card says about reading": (_replace(_CARD, "template: one", "template: two"), {"d"}, "source: card toy, use changed"),
+    "the licence in a card": (_replace(_CARD, "cc0-1.0", "cc-by-4.0"), {"d"}, "source: card toy, license changed"),
+    "what a card tells the Hub alone": (_replace(_CARD, "pretty_name: Toy", "pretty_name: Toys"), set(), ""),
+    "the prose of a card": (_replace(_CARD, "Prose.", "Other prose."), set(), ""),
     "the name of the recipe": (_replace("recipe.yaml", "name: edits", "name: renamed"), set(), ""),
     "the name of a stage": (_replace("recipe.yaml", "  c: {", "  renamed: {"), set(), ""),
     "a stage that nobody needs": (_replace("recipe.yaml", "  c:", "  x: {stage: toy.write, text: x}\n  c:"), {"x"}, "text"),
@@ -68,8 +84,13 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str], str]] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose recipe was run once."""
+    """A project whose recipe was run once, by an engine of its own with one card: cards lie beside the engine."""
     project = Project(tmp_path_factory.mktemp("project"))
+    shutil.copytree(ROOT / "pipeline", project.root / "code" / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    (project.root / "code" / "data_cards").mkdir()
+    (project.root / "code" / "data_cards" / "toy.md").write_text(CARD)
+    project.environment["PYTHONPATH"] = "code"
+    project.stage("carded", WRITE, CARDED)
     project.recipe(RECIPE)
     (project.root / "data.txt").write_text("data")
     project.stage("other", "from toy.helper import NUMBER\n" + _dedented(WRITE))

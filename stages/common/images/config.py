@@ -20,6 +20,7 @@ class ImageModelConfig(StageConfig):
     inputs: ClassVar[Mapping[str, Input]] = {
         "images": Input(kinds=("images",), help="images on one grid; the train split is learned from"),
     }
+    shares_work: ClassVar[bool] = True
 
     seed: int = 1337
     """Seed of the initial weights, of the order of images, of dequantisation and of samples."""

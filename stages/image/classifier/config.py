@@ -19,6 +19,7 @@ class Config(StageConfig):
     inputs: ClassVar[Mapping[str, Input]] = {
         "images": Input(kinds=("images",), help="images on one grid; the train split is learned from"),
     }
+    shares_work: ClassVar[bool] = True
 
     seed: int = 1337
     """Seed of the first network's weights and order of images; the others count on from it."""

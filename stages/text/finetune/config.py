@@ -27,6 +27,7 @@ class Config(StageConfig):
         "old_corpus": Input(kinds=("corpus",), help="text that the base was made for, to measure forgetting", optional=True),
     }
     locations: ClassVar[frozenset[str]] = frozenset({"base"})
+    shares_work: ClassVar[bool] = True
 
     seed: int = 1337
     """Seed of the adapter's initial weights, of the order of documents, of samples and of intervals."""

@@ -25,6 +25,7 @@ class Config(StageConfig):
         "corpus": Input(kinds=("corpus",), help="documents to learn from, with validation and test splits"),
         "tokenizer": Input(kinds=("tokenizer",), help="turns the documents into token ids"),
     }
+    shares_work: ClassVar[bool] = True
 
     seed: int = 1337
     """Seed of the initial weights, of the order of documents and of samples."""
