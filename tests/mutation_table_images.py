@@ -24,6 +24,7 @@ _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
 _LEAK = f"{_GAN}test_a_players_step_leaves_a_gradient_in_its_own_network_and_none_in_the_other"
+_WAITING, _DEVICES = f"{_IMAGE}test_waiting.py::", "stages/common/devices.py"
 _EVALUATION, _SHARED = "stages/common/images/evaluation.py", "stages/common/images/training.py"
 
 # fmt: off
@@ -83,6 +84,18 @@ DATASET = [
 ]
 
 TRAINING = [
+    Mutation("image: a process that waits gives signs of life", _DEVICES,
+             "        while not arrived.wait(_BEAT_SECONDS):\n            context.beat()\n", "        arrived.wait()\n",
+             f"{_WAITING}test_a_process_that_waits_in_a_barrier_gives_signs_of_life_until_it_returns"),
+    Mutation("image: a barrier outlasts a measurement", _DEVICES,
+             "        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],\n", "",
+             f"{_WAITING}test_a_barrier_waits_longer_than_any_measurement_takes"),
+    Mutation("image: sampling gives signs of life", _DEVICES,
+             "            last = time.monotonic()\n            context.beat()\n", "            last = time.monotonic()\n",
+             f"{_WAITING}test_sampling_and_likelihood_give_signs_of_life_from_within"),
+    Mutation("image: a stop is heeded while measuring", _DEVICES,
+             "            context.beat()\n            context.check_stop()\n", "            context.beat()\n",
+             f"{_WAITING}test_a_request_to_stop_is_heeded_in_the_middle_of_measuring"),
     Mutation("image: non-finite loss", _SHARED,
              'check_finite(step + 1, loss=values["loss"], gradient_norm=norm)', "check_finite(step + 1, loss=0.0, gradient_norm=norm)",
              f"{_TRAINING}test_a_value_that_is_not_finite_stops_before_the_update[nan-loss]"),

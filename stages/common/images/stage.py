@@ -107,11 +107,12 @@ def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid]
     shares = {round(prepared.num_steps * share): name for name, share in SHARES.items()}
     prepared.training.run(prepared.num_steps, {step: _sampler(prepared, name) for step, name in shares.items()})
     if context.is_main:
-        raw = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
-        with prepared.training.averages.in_place():
-            measured = _measure(config, context, prepared.family, raw)
-            _finish(config, context, prepared, measured)
-    prepared.accelerator.wait_for_everyone()
+        with devices.signs_of_life(context, prepared.family.averaged().values()):
+            raw = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+            with prepared.training.averages.in_place():
+                measured = _measure(config, context, prepared.family, raw)
+                _finish(config, context, prepared, measured)
+    devices.wait_for_everyone(context, prepared.accelerator)
 
 
 def split_of(config: ImageModelConfig, context: Context, name: str) -> Split:
@@ -175,13 +176,14 @@ def _sampler(prepared: Prepared[Family], share: str) -> Callable[[], None]:
         if context.is_main:
             path = _anytime_path(context, share)
             path.parent.mkdir(exist_ok=True)
-            with prepared.training.averages.in_place():
+            alive = devices.signs_of_life(context, prepared.family.averaged().values())
+            with alive, prepared.training.averages.in_place():
                 images = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
             partial = path.with_suffix(".partial")
             save_file({"images": images.contiguous()}, partial)
             os.replace(partial, path)
             fsync_tree(path.parent)
-        prepared.accelerator.wait_for_everyone()
+        devices.wait_for_everyone(context, prepared.accelerator)
 
     return sample
 
@@ -192,12 +194,10 @@ def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Te
     samples["raw"] = raw
     for name, sampler in family.sample_sets().items():
         samples[name] = sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
-    context.beat()
     likelihood = {}
     for number, split in enumerate(SPLITS):
         images = split_of(config, context, split).images[: config.num_likelihood_images]
         found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
-        context.beat()
         if found is not None:
             likelihood[split] = found
     return Measured(samples=samples, likelihood=likelihood, latency_ms=_latency_ms(config, family))
