@@ -24,6 +24,7 @@ _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
 _LEAK = f"{_GAN}test_a_players_step_leaves_a_gradient_in_its_own_network_and_none_in_the_other"
+_COST = f"{_IMAGE}test_cost.py::"
 _WAITING, _DEVICES = f"{_IMAGE}test_waiting.py::", "stages/common/devices.py"
 _EVALUATION, _SHARED = "stages/common/images/evaluation.py", "stages/common/images/training.py"
 
@@ -84,6 +85,12 @@ DATASET = [
 ]
 
 TRAINING = [
+    Mutation("image: training memory is without what was there before", "stages/common/images/memory.py",
+             "        return max(0, highest - self._before)\n", "        return highest\n",
+             f"{_COST}test_training_memory_is_what_the_steps_take_without_what_the_process_had_before"),
+    Mutation("image: training memory is without sampling", "stages/common/images/memory.py",
+             "        yield\n        self.start()\n", "        yield\n",
+             f"{_COST}test_what_is_done_while_paused_is_left_out_and_what_comes_after_is_not"),
     Mutation("image: a process that waits gives signs of life", _DEVICES,
              "        while not arrived.wait(_BEAT_SECONDS):\n            context.beat()\n", "        arrived.wait()\n",
              f"{_WAITING}test_a_process_that_waits_in_a_barrier_gives_signs_of_life_until_it_returns"),
@@ -128,8 +135,8 @@ TRAINING = [
     Mutation("image: save before the samples on the way", _SHARED,
              " or done in evaluations or", " or", f"{_TRAINING}test_a_checkpoint_is_saved_before_the_evaluation_that_fails"),
     Mutation("image: samples on the way before the next step", _SHARED,
-             "            if step in evaluations:\n                evaluations[step]()\n            stop, save = self._step(step, num_steps)\n",
-             "            stop, save = self._step(step, num_steps)\n            if step in evaluations:\n                evaluations[step]()\n",
+             "                with self._memory.paused():\n                    evaluations[step]()\n            stop, save = self._step(step, num_steps)\n",
+             "                pass\n            stop, save = self._step(step, num_steps)\n            if step in evaluations:\n                evaluations[step]()\n",
              f"{_TRAINING}test_samples_on_the_way_are_of_exactly_so_many_steps"),
     Mutation("image: averages resumed", "stages/common/saved_state.py",
              '            copy_strictly(self._averages, found.tensors("averages"))\n', "            pass\n",
