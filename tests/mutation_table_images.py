@@ -24,6 +24,8 @@ _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
 _LEAK = f"{_GAN}test_a_players_step_leaves_a_gradient_in_its_own_network_and_none_in_the_other"
+_COST = f"{_IMAGE}test_cost.py::"
+_WAITING, _DEVICES = f"{_IMAGE}test_waiting.py::", "stages/common/devices.py"
 _EVALUATION, _SHARED = "stages/common/images/evaluation.py", "stages/common/images/training.py"
 
 # fmt: off
@@ -83,6 +85,24 @@ DATASET = [
 ]
 
 TRAINING = [
+    Mutation("image: training memory is without what was there before", "stages/common/images/memory.py",
+             "        return max(0, highest - self._before)\n", "        return highest\n",
+             f"{_COST}test_training_memory_is_what_the_steps_take_without_what_the_process_had_before"),
+    Mutation("image: training memory is without sampling", "stages/common/images/memory.py",
+             "        yield\n        self.start()\n", "        yield\n",
+             f"{_COST}test_what_is_done_while_paused_is_left_out_and_what_comes_after_is_not"),
+    Mutation("image: a process that waits gives signs of life", _DEVICES,
+             "        while not arrived.wait(_BEAT_SECONDS):\n            context.beat()\n", "        arrived.wait()\n",
+             f"{_WAITING}test_a_process_that_waits_in_a_barrier_gives_signs_of_life_until_it_returns"),
+    Mutation("image: a barrier outlasts a measurement", _DEVICES,
+             "        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],\n", "",
+             f"{_WAITING}test_a_barrier_waits_longer_than_any_measurement_takes"),
+    Mutation("image: sampling gives signs of life", _DEVICES,
+             "            last = time.monotonic()\n            context.beat()\n", "            last = time.monotonic()\n",
+             f"{_WAITING}test_sampling_and_likelihood_give_signs_of_life_from_within"),
+    Mutation("image: a stop is heeded while measuring", _DEVICES,
+             "            context.beat()\n            context.check_stop()\n", "            context.beat()\n",
+             f"{_WAITING}test_a_request_to_stop_is_heeded_in_the_middle_of_measuring"),
     Mutation("image: non-finite loss", _SHARED,
              'check_finite(step + 1, loss=values["loss"], gradient_norm=norm)', "check_finite(step + 1, loss=0.0, gradient_norm=norm)",
              f"{_TRAINING}test_a_value_that_is_not_finite_stops_before_the_update[nan-loss]"),
@@ -115,8 +135,8 @@ TRAINING = [
     Mutation("image: save before the samples on the way", _SHARED,
              " or done in evaluations or", " or", f"{_TRAINING}test_a_checkpoint_is_saved_before_the_evaluation_that_fails"),
     Mutation("image: samples on the way before the next step", _SHARED,
-             "            if step in evaluations:\n                evaluations[step]()\n            stop, save = self._step(step, num_steps)\n",
-             "            stop, save = self._step(step, num_steps)\n            if step in evaluations:\n                evaluations[step]()\n",
+             "                with self._memory.paused():\n                    evaluations[step]()\n            stop, save = self._step(step, num_steps)\n",
+             "                pass\n            stop, save = self._step(step, num_steps)\n            if step in evaluations:\n                evaluations[step]()\n",
              f"{_TRAINING}test_samples_on_the_way_are_of_exactly_so_many_steps"),
     Mutation("image: averages resumed", "stages/common/saved_state.py",
              '            copy_strictly(self._averages, found.tensors("averages"))\n', "            pass\n",

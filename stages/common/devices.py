@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 
 from pipeline.contract import Context
@@ -26,6 +30,10 @@ PEAK_FLOPS = {
     "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12,
 }  # fmt: skip
 """Dense bfloat16 peak of GPUs by a part of their name, FLOP/s, from NVIDIA's data sheets (SXM, without sparsity)."""
+PROCESS_GROUP_TIMEOUT = timedelta(days=7)
+"""How long a process waits for another. The libraries' own 10 to 30 minutes would end a stage whose main process measures for
+longer; a process that is really gone is noticed by the engine, from its silence."""
+_BEAT_SECONDS = 1.0
 
 
 def make_accelerator(context: Context, *, can_shard: bool = False) -> Accelerator:
@@ -47,7 +55,11 @@ def make_accelerator(context: Context, *, can_shard: bool = False) -> Accelerato
         )
     if can_shard and sharding.is_asked_for():
         sharding.check_settings()
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+    )
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if not accelerator.num_processes == world_size == context.num_processes:
         raise StageError(
@@ -63,8 +75,54 @@ def resolve(context: Context, accelerator: Accelerator, key: str, decide: Callab
     """Return what the main process decided for `key`; every process must call this."""
     if context.is_main:
         context.resolve(key, decide)
-    accelerator.wait_for_everyone()
+    wait_for_everyone(context, accelerator)
     return context.resolved()[key]
+
+
+def wait_for_everyone(context: Context, accelerator: Accelerator) -> None:
+    """Wait until every process is here, and give signs of life meanwhile: another may have hours of work to do alone.
+
+    A thread gives them, because the barrier does not return to Python. Whether the one that works is alive is told by its own.
+    """
+    if accelerator.num_processes == 1:
+        return
+    arrived = threading.Event()
+
+    def beat() -> None:
+        while not arrived.wait(_BEAT_SECONDS):
+            context.beat()
+
+    thread = threading.Thread(target=beat, name="beats while waiting", daemon=True)
+    thread.start()
+    try:
+        accelerator.wait_for_everyone()
+    finally:
+        arrived.set()
+        thread.join()
+
+
+@contextmanager
+def signs_of_life(context: Context, networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Give signs of life while other code calls layers of `networks`: from the calls, so that what hangs falls silent.
+
+    Raises:
+        Interrupted: a stop was asked for; the caller has saved the state.
+    """
+    last = 0.0
+
+    def called(*_: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > _BEAT_SECONDS:
+            last = time.monotonic()
+            context.beat()
+            context.check_stop()
+
+    hooks = [layer.register_forward_pre_hook(called) for network in networks for layer in network.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def set_up_threads(context: Context, accelerator: Accelerator) -> int:

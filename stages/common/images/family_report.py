@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -34,8 +34,10 @@ class Cost:
         wall_seconds, cpu_seconds: of all steps, without evaluation and checkpoints; CPU seconds of one process.
         latency_ms_per_image: wall milliseconds for each image in a batch of 64.
         num_function_evaluations: calls of a network for one sample, one after the other.
-        peak_memory_gib: of the process, GiB.
+        peak_memory_gib: training memory of the main process, GiB: the most that its steps took (`memory.TrainingMemory`).
         num_processes: that trained.
+        batch_size: images in a step, over all processes.
+        peak_flops_of_process: published bfloat16 speed of one process's GPU, FLOP/s; None on a CPU and an unknown GPU.
     """
 
     num_steps: int
@@ -48,11 +50,29 @@ class Cost:
     num_function_evaluations: int
     peak_memory_gib: float
     num_processes: int
+    batch_size: int
+    peak_flops_of_process: float | None
 
     @property
     def training_flops(self) -> int:
         """FLOPs of the whole training."""
         return self.num_steps * self.flops_per_step
+
+    @property
+    def images_per_second(self) -> float:
+        """Images trained on in a second of all steps, over all processes."""
+        return self.num_steps * self.batch_size / self.wall_seconds
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOP utilisation: counted FLOPs in a second over what the GPUs could do; None where that is not known."""
+        if self.peak_flops_of_process is None:
+            return None
+        return self.training_flops / self.wall_seconds / (self.peak_flops_of_process * self.num_processes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures, those that follow from others as well."""
+        return asdict(self) | {key: getattr(self, key) for key in ("training_flops", "images_per_second", "mfu")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +130,12 @@ def _metrics(context: Context, outcome: Outcome, intervals: Mapping[str, tuple[f
     context.metric("num_parameters", cost.parameters, unit="1", higher_is_better=None, n=1)
     context.metric("extra_parameters", cost.extra_parameters, unit="1", higher_is_better=None, n=1)
     context.metric("wall_seconds", cost.wall_seconds, unit="s", higher_is_better=False, **steps)
-    context.metric("peak_memory_gib", cost.peak_memory_gib, unit="GiB", higher_is_better=False, n=1)
+    context.metric("images_per_second", cost.images_per_second, unit="image/s", higher_is_better=True, **steps)
+    if cost.mfu is not None:
+        context.metric("mfu", cost.mfu, unit="1", higher_is_better=True, **steps)
+    context.metric(
+        "training_memory_gib", cost.peak_memory_gib, unit="GiB", higher_is_better=False, title="training memory", **steps
+    )
     context.metric("latency_ms_per_image", cost.latency_ms_per_image, unit="ms", higher_is_better=False, n=64, items="images")
     context.metric(
         "num_function_evaluations", cost.num_function_evaluations, unit="1", higher_is_better=False, n=1, items="samples"
@@ -159,9 +184,11 @@ def _cost(context: Context, config: ImageModelConfig, family: Family, outcome: O
         "parameters for training only": cost.extra_parameters,
         "wall seconds in steps": cost.wall_seconds,
         "CPU seconds in steps": cost.cpu_seconds,
+        "images trained on in a second": cost.images_per_second,
+        "share of the GPUs' speed (MFU)": "not known: no GPU, or not in the list" if cost.mfu is None else cost.mfu,
         "milliseconds for each sample": cost.latency_ms_per_image,
         "network calls for each sample": cost.num_function_evaluations,
-        "peak memory, GiB": cost.peak_memory_gib,
+        "training memory, GiB": cost.peak_memory_gib,
         "processes": cost.num_processes,
     }
     context.section.facts(f"Cost of the {family.name}", values)

@@ -1,12 +1,15 @@
-"""Out of memory, told as a size that fits: the batch is halved until one goes through, and the error names it.
+"""Memory of a training: how much its steps take, and what fits where it runs out.
 
-PyTorch's own message names the bytes that were asked for, which say nothing about what to set.
+Out of memory is told as a size that fits: the batch is halved until one goes through, and the error names it. PyTorch's own
+message names the bytes that were asked for, which say nothing about what to set.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -14,6 +17,56 @@ import torch
 from pipeline.errors import StageError
 
 T = TypeVar("T")
+
+_STATUS = Path("/proc/self/status")
+
+
+class TrainingMemory:
+    """The most memory that the steps of a training take: weights, optimizer, averages, images and what a step computes.
+
+    On a CPU what the process held before (libraries, mostly) is taken off; on a GPU it is what PyTorch allocated. Make it
+    before the networks. What is done between steps, such as drawing samples, is left out (`paused`).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu, self._device = device.type == "cuda", device
+        self._before = 0 if self._on_gpu else _status_bytes("VmRSS")
+        self._peak = self._floor = 0
+        self._was_paused = False
+
+    def start(self) -> None:
+        """Leave out what was done so far. On a CPU its peak stays where it is, and only what rises above it is counted."""
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self._floor = _status_bytes("VmHWM")
+
+    @property
+    def peak_gib(self) -> float:
+        """The most so far, GiB."""
+        self._peak = max(self._peak, self._now())
+        return self._peak / 2**30
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done here."""
+        self._peak, self._was_paused = max(self._peak, self._now()), True
+        yield
+        self.start()
+
+    def _now(self) -> int:
+        if self._on_gpu:
+            return torch.cuda.max_memory_allocated(self._device)
+        highest = _status_bytes("VmHWM")
+        if highest <= self._floor:  # the steps stay below what was needed otherwise: all that is known is what they hold now
+            highest = self._before if self._was_paused else _status_bytes("VmRSS")
+        return max(0, highest - self._before)
+
+
+def _status_bytes(key: str) -> int:
+    """Return a figure of this process, such as `VmRSS` (in memory now) or `VmHWM` (the most so far), in bytes (Linux)."""
+    line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
 
 
 def within_memory(work: Callable[[], T], *, sizes: Sequence[int], attempt: Callable[[int], None]) -> T:

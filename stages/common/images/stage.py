@@ -10,8 +10,9 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Generic, TypeVar
 
 import torch
@@ -28,6 +29,7 @@ from stages.common.images.family import ConditionalFamily, Family, Likelihood, T
 from stages.common.images.family_report import Cost, Outcome, write_report
 from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
 from stages.common.images.labels import label_subset
+from stages.common.images.memory import TrainingMemory
 from stages.common.images.noise import seeded_generator
 from stages.common.images.training import ImageTraining
 
@@ -87,9 +89,10 @@ def prepare(config: ImageModelConfig, context: Context, make: Callable[[Grid], T
     grid = load_grid(context.input("images"))
     if grid.levels < 2:
         raise DataError(f"the images have {grid.levels} level; a model needs at least 2: check the card's levels")
+    memory = TrainingMemory(accelerator.device)
     torch.manual_seed(config.seed)  # of the initial weights; every later draw has a generator of its own
     family = make(grid)
-    training = _training(config, context, accelerator, family)
+    training = _training(config, context, accelerator, family, memory)
     flops = int(devices.resolve(context, accelerator, "flops_per_step", training.flops_per_step))
     num_steps = steps_of_budget(config.budget_tflop, flops)
     return Prepared(accelerator=accelerator, family=family, training=training, num_steps=num_steps, flops_per_step=flops)
@@ -107,11 +110,12 @@ def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid]
     shares = {round(prepared.num_steps * share): name for name, share in SHARES.items()}
     prepared.training.run(prepared.num_steps, {step: _sampler(prepared, name) for step, name in shares.items()})
     if context.is_main:
-        raw = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
-        with prepared.training.averages.in_place():
-            measured = _measure(config, context, prepared.family, raw)
-            _finish(config, context, prepared, measured)
-    prepared.accelerator.wait_for_everyone()
+        with devices.signs_of_life(context, prepared.family.averaged().values()):
+            raw = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+            with prepared.training.averages.in_place():
+                measured = _measure(config, context, prepared.family, raw)
+                _finish(config, context, prepared, measured)
+    devices.wait_for_everyone(context, prepared.accelerator)
 
 
 def split_of(config: ImageModelConfig, context: Context, name: str) -> Split:
@@ -139,7 +143,9 @@ def steps_of_budget(budget_tflop: float, flops_per_step: int) -> int:
     return steps
 
 
-def _training(config: ImageModelConfig, context: Context, accelerator: Accelerator, family: Trainable) -> ImageTraining:
+def _training(
+    config: ImageModelConfig, context: Context, accelerator: Accelerator, family: Trainable, memory: TrainingMemory
+) -> ImageTraining:
     for player in family.players().values():
         player.to(accelerator.device)
     return ImageTraining(
@@ -151,6 +157,7 @@ def _training(config: ImageModelConfig, context: Context, accelerator: Accelerat
         identity={"images": context.input("images").fingerprint} | config.model_dump(mode="json"),
         may_repeat=isinstance(config, ConditionalConfig) and config.num_labels is not None,
         autocast_dtype=_autocast_dtype(config, context, accelerator),
+        memory=memory,
     )
 
 
@@ -175,13 +182,14 @@ def _sampler(prepared: Prepared[Family], share: str) -> Callable[[], None]:
         if context.is_main:
             path = _anytime_path(context, share)
             path.parent.mkdir(exist_ok=True)
-            with prepared.training.averages.in_place():
+            alive = devices.signs_of_life(context, prepared.family.averaged().values())
+            with alive, prepared.training.averages.in_place():
                 images = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
             partial = path.with_suffix(".partial")
             save_file({"images": images.contiguous()}, partial)
             os.replace(partial, path)
             fsync_tree(path.parent)
-        prepared.accelerator.wait_for_everyone()
+        devices.wait_for_everyone(context, prepared.accelerator)
 
     return sample
 
@@ -192,12 +200,10 @@ def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Te
     samples["raw"] = raw
     for name, sampler in family.sample_sets().items():
         samples[name] = sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
-    context.beat()
     likelihood = {}
     for number, split in enumerate(SPLITS):
         images = split_of(config, context, split).images[: config.num_likelihood_images]
         found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
-        context.beat()
         if found is not None:
             likelihood[split] = found
     return Measured(samples=samples, likelihood=likelihood, latency_ms=_latency_ms(config, family))
@@ -230,6 +236,9 @@ def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Famil
 def cost_of(context: Context, prepared: Prepared[T], latency_ms: float, num_function_evaluations: int) -> Cost:
     """Return what the training took, and what one answer of the model takes."""
     parameters = sum(p.numel() for network in prepared.family.averaged().values() for p in network.parameters())
+    accelerator, history = prepared.accelerator, history_of(context)
+    # From the steps that were logged, because a resumed run logged them all: the earlier attempts' as well.
+    wall, cpu = (mean(history[f"step_{key}"]) * prepared.num_steps for key in ("seconds", "cpu_seconds"))
     return Cost(
         num_steps=prepared.num_steps,
         flops_per_step=prepared.flops_per_step,
@@ -237,9 +246,12 @@ def cost_of(context: Context, prepared: Prepared[T], latency_ms: float, num_func
         extra_parameters=sum(p.numel() for p in prepared.training.parameters.values()) - parameters,
         latency_ms_per_image=latency_ms,
         num_function_evaluations=num_function_evaluations,
-        peak_memory_gib=devices.peak_memory_gib(prepared.accelerator.device),
-        num_processes=prepared.accelerator.num_processes,
-        **_seconds(context, prepared.num_steps),
+        peak_memory_gib=max(history["step_memory_gib"]),
+        num_processes=accelerator.num_processes,
+        wall_seconds=wall,
+        cpu_seconds=cpu,
+        batch_size=prepared.training.config.batch_size,
+        peak_flops_of_process=devices.known_peak(accelerator.device),
     )
 
 
@@ -254,11 +266,10 @@ def _write(config: ImageModelConfig, context: Context, family: Family, outcome: 
     facts = {
         "family": family.name,
         "settings": config.identity(),
-        "batch_size": config.batch_size,
         "likelihood": None if test is None else {"kind": test.kind, "detail": test.detail},
         "sample_sets": list(outcome.samples),
     }
-    write_json(directory / "family.json", facts | asdict(outcome.cost) | {"training_flops": outcome.cost.training_flops})
+    write_json(directory / "family.json", facts | outcome.cost.to_json())
 
 
 def history_of(context: Context) -> dict[str, list[float]]:
@@ -271,10 +282,3 @@ def history_of(context: Context) -> dict[str, list[float]]:
             if event["name"] == "step_seconds":
                 history.setdefault("step", []).append(float(event["step"]))
     return history
-
-
-def _seconds(context: Context, num_steps: int) -> dict[str, float]:
-    """Return wall and CPU seconds of all steps, from those that were logged (a resumed run logged them all, too)."""
-    history = history_of(context)
-    means = {key: sum(history[f"step_{key}"]) / len(history[f"step_{key}"]) for key in ("seconds", "cpu_seconds")}
-    return {"wall_seconds": means["seconds"] * num_steps, "cpu_seconds": means["cpu_seconds"] * num_steps}

@@ -27,7 +27,7 @@ from stages.common.images.config import ImageModelConfig
 from stages.common.images.family import Optimisation, Player, Trainable
 from stages.common.images.grid import Split
 from stages.common.images.ledger import FlopLedger
-from stages.common.images.memory import within_memory
+from stages.common.images.memory import TrainingMemory, within_memory
 from stages.common.images.noise import BatchNoise, seeded_generator
 from stages.common.optimizers import adamw
 from stages.common.saved_state import SavedState
@@ -73,6 +73,7 @@ class ImageTraining:
         identity: what a checkpoint must share, as JSON.
         may_repeat: whether a batch may hold an image several times, because there are fewer images than it has places.
         autocast_dtype: precision of matrix products; None: float32.
+        memory: made before the networks, where what a step takes is to be told; its peak is logged.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ImageTraining:
         identity: Mapping[str, Any],
         may_repeat: bool = False,
         autocast_dtype: torch.dtype | None = None,
+        memory: TrainingMemory | None = None,
     ) -> None:
         if config.batch_size % accelerator.num_processes:
             raise StageError(
@@ -96,6 +98,7 @@ class ImageTraining:
             raise StageError(f"batch_size is {config.batch_size}, but train has {len(train)} images; set at most {len(train)}")
         self.config, self.context, self.accelerator, self.family = config, context, accelerator, family
         self._train, self._autocast_dtype = train, autocast_dtype
+        self._memory = memory or TrainingMemory(accelerator.device)
         self.seats = [self._seat(name, player) for name, player in family.players().items()]
         self.averages = AveragedWeights(family.averaged(), decay=config.average_decay)
         self.parameters = {name: p for seat in self.seats for name, p in seat.parameters().items()}
@@ -147,9 +150,11 @@ class ImageTraining:
             StageError: the batch does not fit into the memory; names one that does.
         """
         found = self.saved.resume(num_steps)
+        self._memory.start()
         for step in range(found.step if found else 0, num_steps):
             if step in evaluations:
-                evaluations[step]()
+                with self._memory.paused():
+                    evaluations[step]()
             stop, save = self._step(step, num_steps)
             done = step + 1
             if stop or save or done in evaluations or done == num_steps:
@@ -232,7 +237,8 @@ class ImageTraining:
 
     def _report(self, done: int, num_steps: int, values: dict[str, float], *, seconds: float, cpu_seconds: float) -> None:
         if done % max(1, num_steps // _MOST_LOGGED_STEPS) == 0 or done == num_steps:
-            self.context.log(done, **values, step_seconds=seconds, step_cpu_seconds=cpu_seconds)
+            spent = {"step_seconds": seconds, "step_cpu_seconds": cpu_seconds, "step_memory_gib": self._memory.peak_gib}
+            self.context.log(done, **values, **spent)
         shown = {"loss": values[f"{self.seats[0].name}.loss"], "images_per_second": self.config.batch_size / seconds}
         self.context.progress(done, num_steps, **shown)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 
 import torch
@@ -29,9 +28,6 @@ from stages.text.finetune.training import context_length_of, learning_rate_of, l
 
 _PROBE_ROWS, _PROBE_LENGTH = 2, 64
 """Shape of the ids on which logits are compared: some real text, small enough for a large vocabulary."""
-
-_DONE = ".done"
-"""File by which the main process tells the others that everything is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +69,7 @@ def run(config: Config, context: Context) -> None:
         )
         trained.base.save_origin(context.directory)
         write_report(config, context, outcome, exported)
-        (context.directory / _DONE).touch()
-    _wait_for_main(context)
-
-
-def _wait_for_main(context: Context) -> None:
-    # Measuring may take longer than a barrier waits, and a process that waits in one gives no sign of life.
-    while not (context.directory / _DONE).exists():
-        context.beat()
-        context.check_stop()
-        time.sleep(0.2)
+    devices.wait_for_everyone(context, trained.training.accelerator)
 
 
 def train(config: Config, context: Context) -> Trained:

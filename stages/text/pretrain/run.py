@@ -92,7 +92,7 @@ def run(config: Config, context: Context) -> None:
         difference = save_model(evaluator.model, context.input("tokenizer") / "tokenizer", context.directory)
         context.phase("measuring xz, bigrams and the speed of the machine")
         write_report(config, context, evaluator.model, stores, outcome, reload_difference=difference)
-    accelerator.wait_for_everyone()
+    devices.wait_for_everyone(context, accelerator)
 
 
 def _fresh_model(config: Config, shape: dial.Shape, tokenizer: PreTrainedTokenizerBase, store: TokenStore) -> PreTrainedModel:
