@@ -42,7 +42,7 @@ LEAVING = [
              "_ancestors(shelf, evaluations, without=rivals)", "_ancestors(shelf, evaluations)",
              f"{_COMPARISONS}test_records_of_the_comparison_its_data_and_its_judge_go_along_and_those_of_the_rivals_stay"),
     Mutation("release: a mean over seeds is said to be one", f"{_PUBLISHING}/model_index.py",
-             "return labelled if self.mean_over == 1 else", "return labelled if True else",
+             'title = f"{one.title}, mean over {one.mean_over} seeds"', "title = one.title",
              f"{_COMPARISONS}test_of_a_comparison_the_model_shows_its_own_value_and_the_mean_that_it_is_part_of"),
     Mutation("release: the token is looked for first", f"{_PUBLISHING}/__main__.py",
              "        if code := check_before(options, artifact, environment):\n", "        if code := 0:\n",

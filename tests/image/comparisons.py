@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.artifact import Artifact, Record
+from pipeline.contract import write_json
 from stages.common.images.config import ImageModelConfig
-from stages.common.images.grid import GRID, Grid
+from stages.common.images.extractor import ExtractorNetwork
+from stages.common.images.features import EXTRACTORS, ExtractorFacts, save_extractor
+from stages.common.images.grid import GRID, Grid, load_split
 from stages.common.verdicts import Sampled
 from stages.image.compare.models import Contestant, Run
 from stages.image.compare.study import Anchors, Study
@@ -92,6 +96,25 @@ def model_artifact(
     for step, row in enumerate(events, 1):
         context.log(step, **row)
     return commit(stage, config, context)
+
+
+def make_extractors(root: Path, images: Artifact, kinds: Sequence[str] = ("supervised", "rotation")) -> Artifact:
+    """Return extractors of the bars without training: random features are enough to see noise."""
+    context = make_context(root, {"images": images})
+    entries = []
+    for seed, kind in enumerate(kinds):
+        torch.manual_seed(seed)
+        outputs = {"supervised": 2, "rotation": 4, "random": 0}[kind]
+        network = ExtractorNetwork(channels=1, height=4, width=4, levels=4, num_outputs=outputs, num_features=6, first_width=8)
+        sha256 = save_extractor(root / f"{kind}-0", network, load_split(images, "train").images)
+        entries.append(
+            ExtractorFacts(
+                name=f"{kind}-0", kind=kind, seed=seed, num_features=6, num_outputs=outputs, test_accuracy=None, sha256=sha256
+            )
+        )
+    write_json(root / EXTRACTORS, [asdict(entry) for entry in entries])
+    (root / GRID).write_bytes((images.path / GRID).read_bytes())
+    return commit("stages.image.classifier", ModelConfig(), context)
 
 
 def contestant(

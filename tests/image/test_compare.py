@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
 
-from pipeline.artifact import Artifact
-from pipeline.contract import write_json
 from pipeline.errors import DataError, RecipeError
 from stages.common.images.config import ImageModelConfig
-from stages.common.images.extractor import ExtractorNetwork
-from stages.common.images.features import EXTRACTORS, ExtractorFacts, save_extractor
-from stages.common.images.grid import GRID, load_split
+from stages.common.images.grid import load_split
 from stages.common.images.stage import run_family
 from stages.image.compare.config import Config
 from tests.harness import commit, make_context, run_stage
-from tests.image.comparisons import TFLOP, ModelConfig, model_artifact
+from tests.image.comparisons import TFLOP, make_extractors, model_artifact
 from tests.image.digits import toy_artifact
 from tests.image.toy_family import ToyFamily
 
@@ -32,25 +27,6 @@ SHARES = {"1/8": 0.5, "1/4": 0.3, "1/2": 0.2, "1": 0.1, "raw": 0.1}
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return toy_artifact(tmp_path_factory.mktemp("images"))
-
-
-def make_extractors(root, images, kinds=("supervised", "rotation")) -> Artifact:
-    """Return extractors without training: random features are enough to see noise."""
-    context = make_context(root, {"images": images})
-    entries = []
-    for seed, kind in enumerate(kinds):
-        torch.manual_seed(seed)
-        outputs = {"supervised": 2, "rotation": 4, "random": 0}[kind]
-        network = ExtractorNetwork(channels=1, height=4, width=4, levels=4, num_outputs=outputs, num_features=6, first_width=8)
-        sha256 = save_extractor(root / f"{kind}-0", network, load_split(images, "train").images)
-        entries.append(
-            ExtractorFacts(
-                name=f"{kind}-0", kind=kind, seed=seed, num_features=6, num_outputs=outputs, test_accuracy=None, sha256=sha256
-            )
-        )
-    write_json(root / EXTRACTORS, [asdict(entry) for entry in entries])
-    (root / GRID).write_bytes((images.path / GRID).read_bytes())
-    return commit("stages.image.classifier", ModelConfig(), context)
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,12 @@ def test_of_a_comparison_the_model_shows_its_own_value_and_the_mean_that_it_is_p
     expected = [(2.0, 500, "ours", None), (2.0, 3, "ours", 3)]
     assert figures(folder) == (expected, expected)
     text = (folder / CARD).read_text()
-    assert "| ours: bits | wiki-summaries-c0000001, test | 2 | bit/byte | 1.75 to 2.25 | 500 texts | lower | compare |" in text
-    assert "| ours: bits, mean over 3 seeds | wiki-summaries-c0000001, test | 2 | bit/byte | 0 to 9 | 3 seeds |" in text
-    assert "A mean over seeds is of models with the same settings" in text
+    row = "| bits | wiki-summaries-c0000001, test | 2 | bit/byte | 1.75 to 2.25 | 500 texts | lower | compare |"
+    assert f"{row} 2 (0 to 9), 3 seeds |" in text
+    assert "| mean over seeds |" in text
+    assert "The mean over seeds is of models with the same settings" in text
+    names = [one.metric_name for one in ModelCard(text).data.eval_results if "label" in one.metric_args]
+    assert names == ["bits (bit/byte, n = 500 texts)", "bits, mean over 3 seeds (bit/byte, n = 3 seeds)"]
     alone, mean = json.loads((folder / "metrics.json").read_bytes())[-2:]
     assert (alone["seed"], alone["interval"], mean["interval"]) == (2, [1.75, 2.25], [0.0, 9.0])
     assert [one["artifact"][:8] for one in mean["of"]] == list(SIBLINGS)
@@ -117,6 +120,13 @@ def test_two_comparisons_on_different_data_both_count(tmp_path, store):
     toy.compared(tmp_path, toy.corpus(tmp_path, "c0000003"), {"ours": [store["models"][SIBLINGS[1]]]}, "90000002")
     _, rows = figures(published_of(tmp_path, store).folder)
     assert [row[0] for row in rows] == [2.0, 2.0, 1.0]
+
+
+def test_two_ways_to_use_one_model_are_told_apart(tmp_path, store):
+    model = store["models"][SIBLINGS[1]]
+    toy.compared(tmp_path, store["data"], {"drawn": [model], "drawn (mean)": [model]})
+    titles = [one.metric_name for one in ModelCard.load(published_of(tmp_path, store).folder / CARD).data.eval_results]
+    assert titles[-2:] == ["drawn: bits (bit/byte, n = 500 texts)", "drawn (mean): bits (bit/byte, n = 500 texts)"]
 
 
 def test_a_comparison_that_does_not_say_whom_it_measured_is_none_of_this_model(tmp_path, store):

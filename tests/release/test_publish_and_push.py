@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from pipeline.artifact import Artifact, differences
+from stages.common.release.layout import CARD
 from tests.harness import run_stage
 from tests.hub.client import client
 from tests.hub.server import HubServer
-from tests.image.digits import digits_artifact
+from tests.image.comparisons import make_extractors
+from tests.image.digits import toy_artifact
 from tests.release import toy_store as toy
 from tests.text.tiny_bases import TINY, save_base, tiny_model
 
@@ -63,13 +66,47 @@ def test_an_adapter_is_published_and_loads_on_its_published_base(hub: HubServer,
     assert differences(tuned.path, tuned.record) == []  # the artifact is as it was
 
 
-def test_an_image_model_of_our_own_classes_and_a_corpus_are_published(hub: HubServer, tmp_path: Path) -> None:
-    images = in_store(tmp_path, digits_artifact(tmp_path / "images", num_train=200))
-    values = {"model": "independent", "num_samples": 16, "num_likelihood_images": 16}
-    model = in_store(tmp_path, run_stage("stages.image.classic", tmp_path / "made", values, {"images": images}))
-    shown = publish(hub, model, "ada/pixels", "--push")
+def test_an_image_model_of_our_own_classes_goes_with_its_own_figures_and_a_corpus_with_its_rows(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    images = in_store(tmp_path, toy_artifact(tmp_path / "images"))
+    values = {"num_samples": 40, "num_likelihood_images": 16}
+
+    def fitted(model: str, seed: int) -> Artifact:
+        folder = tmp_path / "made" / f"{model}{seed}"
+        chosen = values | {"model": model, "seed": seed}
+        return in_store(tmp_path, run_stage("stages.image.classic", folder, chosen, {"images": images}))
+
+    models = [fitted("independent", 1), fitted("independent", 2), fitted("gaussian", 1)]
+    extractors = in_store(tmp_path, make_extractors(tmp_path / "extractors", images))
+    inputs = {"images": images, "extractors": extractors, "models": models}
+    made = run_stage("stages.image.compare", tmp_path / "compared", {"num_parts": 4, "num_resamples": 100}, inputs)
+    comparison = in_store(tmp_path, made)
+    shown = publish(hub, models[1], "ada/pixels", "--push")
     assert "loaded in a clean process: mean" in shown
     assert "published: ada/pixels at commit" in shown
+    _check_figures(tmp_path / "published" / "ada--pixels", models[1], comparison)
     shown = publish(hub, toy.corpus(tmp_path), "ada/texts", "--push")
     assert "loaded in a clean process: mean_bytes" in shown
     assert ("dataset", "ada/texts") in hub.state.repositories
+
+
+def _check_figures(folder: Path, model: Artifact, comparison: Artifact) -> None:
+    """The index holds what the comparison measured of this model alone, and the means over its two seeds; nothing of others."""
+    ours = [row for row in comparison.record.metrics if row.get("label") == "independent"]
+    assert len(ours) > 10
+    alone = {row["name"]: next(one["value"] for one in row["of"] if one["artifact"] == model.fingerprint) for row in ours}
+    results = [
+        one for one in ModelCard.load(folder / CARD).data.eval_results if one.metric_args["stage"] == "stages.image.compare"
+    ]
+    means = {one.metric_type: one.metric_value for one in results if one.metric_args.get("mean_over_seeds") == 2}
+    assert means == {row["name"]: row["value"] for row in ours}
+    assert {one.metric_type: one.metric_value for one in results if "mean_over_seeds" not in one.metric_args} == alone
+    assert len(results) == 2 * len(ours)
+    assert "gaussian" not in (folder / "metrics.json").read_text()
+    assert sorted(path.name.partition("-")[0] for path in (folder / "provenance").iterdir()) == [
+        "image.classic",
+        "image.classifier",
+        "image.compare",
+        "image.dataset",
+    ]

@@ -196,16 +196,18 @@ def _write(folder: Path, facts: Facts) -> None:
     for data in facts.data:
         if (text := card_text(data)) is not None:
             (folder / layout.DATA_CARDS / f"{_file_name(data.name)}.md").write_bytes(text)
-    _write_json(folder / layout.METRICS, [_row(one) for one in facts.measured])
+    _write_json(folder / layout.METRICS, [row for one in facts.measured for row in _rows(one)])
     (folder / layout.LICENSE).write_bytes(facts.licence.text().encode())
     if lineage.recipe is not None:
         (folder / layout.RECIPE).write_bytes(without_paths(lineage.recipe.text).encode())
     (folder / layout.CARD).write_bytes(card.write_card(facts).encode())
 
 
-def _row(one: Measurement) -> dict[str, Any]:
-    made = {"stage": one.artifact.record.stage, "artifact": one.artifact.fingerprint}
-    return one.row | made | {"data": one.data.artifact.fingerprint if one.data else None}
+def _rows(one: Measurement) -> list[dict[str, Any]]:
+    """The value of the artifact alone, then the mean that it is part of, which names all that it is over."""
+    data = one.data.artifact.fingerprint if one.data else None
+    made = {"stage": one.artifact.record.stage, "artifact": one.artifact.fingerprint, "data": data}
+    return [row | made for row in (one.row, one.mean) if row]
 
 
 def _write_json(path: Path, values: object) -> None:

@@ -17,6 +17,7 @@ from stages.release.publish.parts import read_json
 
 if TYPE_CHECKING:
     from stages.release.publish.card import Facts
+    from stages.release.publish.model_index import Measurement
 
 _WHAT = {
     "causal_lm": "A language model",
@@ -155,18 +156,31 @@ def _device(artifact: Artifact) -> str:
 
 
 def _results(facts: Facts) -> str:
+    columns = ["measure", "data, split", "value", "unit", "95 % interval", "n", "better", "measured by"]
+    with_means = any(one.mean for one in facts.measured)
     rows = []
     for one in facts.measured:
         row = one.row
         better = {True: "higher", False: "lower", None: ""}[row.get("higher_is_better")]
-        interval = f"{row['interval'][0]:.4g} to {row['interval'][1]:.4g}" if row.get("interval") else ""
         where = f"{plain(one.data.title)}, {plain(str(row['split']))}" if one.data and row.get("split") else ""
         counted = f"{row['n']:,} {plain(str(row.get('items', '')))}"
-        figures = [f"{row['value']:,.6g}", plain(str(row["unit"])), interval, counted, better]
-        rows.append([plain(one.title), where, *figures, plain(one.artifact.record.name)])
-    columns = ["measure", "data, split", "value", "unit", "95 % interval", "n", "better", "measured by"]
+        unit = "" if row["unit"] == "1" else plain(str(row["unit"]))
+        cells = [plain(one.title), where, f"{row['value']:,.6g}", unit, _interval(row), counted, better]
+        rows.append([*cells, plain(one.artifact.record.name), *([_mean(one)] if with_means else [])])
+    columns += ["mean over seeds"] if with_means else []
     lines = [table(columns, rows), *_company(facts), f"The same rows for programs: `{METRICS}`."]
     return "## Results\n\n" + "\n\n".join(lines) if rows else ""
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['interval'][0]:.4g} to {row['interval'][1]:.4g}" if row.get("interval") else ""
+
+
+def _mean(one: Measurement) -> str:
+    if one.mean is None:
+        return ""
+    interval = f" ({_interval(one.mean)})" if one.mean.get("interval") else ""
+    return f"{one.mean['value']:,.6g}{interval}, {one.mean_over} seeds"
 
 
 def _company(facts: Facts) -> list[str]:
@@ -179,10 +193,10 @@ def _company(facts: Facts) -> list[str]:
         for one, number in beside.items()
         if number
     ]
-    if any(one.mean_over > 1 for one in facts.measured):
+    if any(one.mean for one in facts.measured):
         lines.append(
-            "A mean over seeds is of models with the same settings that were trained from different seeds, of which this is one; "
-            "the row above it is of this model alone."
+            "The value is of this model alone. The mean over seeds is of models with the same settings that were trained from "
+            "different seeds, of which this is one."
         )
     return lines
 

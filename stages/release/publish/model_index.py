@@ -21,7 +21,7 @@ _OLD = "old_domain"
 """Metrics of fine-tuning with this in their name were measured on the input `old_corpus`."""
 _OF_A_MEAN = ("of", "seeds", "interval", "interval_over")
 """What a row says of a mean over trainings, and what therefore does not hold for one of them."""
-_CONTEXT = ("label", "seed", "extractor", "num_labels", "interval_over")
+_CONTEXT = ("higher_is_better", "mean_over_seeds", "label", "seed", "extractor", "num_labels", "interval_over")
 """Facts of a row without which its value cannot be compared with others."""
 
 
@@ -31,51 +31,55 @@ class Measurement:
 
     Attributes:
         artifact: that measured it.
-        row: of its metrics.
+        row: of its metrics, with the value of the published artifact alone.
         data: that it was measured on; None for sizes and speeds.
+        label: of what it is, where one stage measured several ways to use the artifact; else empty.
+        mean: the row of the mean over trainings with the same settings and different seeds; None where it was measured alone.
     """
 
     artifact: Artifact
     row: dict[str, Any]
     data: Data | None
-
-    @property
-    def mean_over(self) -> int:
-        """Trainings that the value is a mean over: 1 for the artifact alone."""
-        return len(self.row.get("of", [1]))
+    label: str = ""
+    mean: dict[str, Any] | None = None
 
     @property
     def title(self) -> str:
-        """Name for people; a mean over several trainings says so."""
+        """Name for people."""
         name = str(self.row.get("title") or str(self.row["name"]).replace("_", " "))
-        labelled = f"{self.row['label']}: {name}" if self.row.get("label") else name
-        return labelled if self.mean_over == 1 else f"{labelled}, mean over {self.mean_over} seeds"
+        return f"{self.label}: {name}" if self.label else name
+
+    @property
+    def mean_over(self) -> int:
+        """Trainings that the mean is over; 0 without one."""
+        return len(self.mean["of"]) if self.mean else 0
 
 
 def measurements(lineage: Lineage) -> list[Measurement]:
     """Return all that the artifact's stage and its evaluations measured of the artifact, in their order; nothing of rivals."""
     known: dict[str, Data] = {}
-    names = lineage.names
+    names, own = lineage.names, lineage.artifact.fingerprint
     found = []
     for artifact in (lineage.artifact, *lineage.evaluations):
-        for row in _rows(artifact, lineage.artifact.fingerprint):
+        rows = rows_about(artifact.record, own)
+        several = len({row.get("label") for row in rows}) > 1
+        for row in rows:
             measured_on = _measured_on(lineage, artifact, str(row["name"]))
             if measured_on is not None:
                 known.setdefault(measured_on.fingerprint, describe(measured_on, names[measured_on.fingerprint]))
-            found.append(Measurement(artifact, row, known[measured_on.fingerprint] if measured_on else None))
+            data = known[measured_on.fingerprint] if measured_on else None
+            label = str(row.get("label") or "") if several else ""
+            mean = row if len(row.get("of", [])) > 1 else None
+            found.append(Measurement(artifact, _alone(row, own), data, label, mean))
     return found
 
 
-def _rows(artifact: Artifact, fingerprint: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a record that tell of one artifact: its own value first, then the mean over it and other seeds."""
-    for row in rows_about(artifact.record, fingerprint):
-        if not row.get("of"):
-            yield row
-            continue
-        alone = {key: value for key, value in own_entry(row, fingerprint).items() if key != "artifact"}
-        yield {key: value for key, value in row.items() if key not in _OF_A_MEAN} | alone
-        if len(row["of"]) > 1:
-            yield row
+def _alone(row: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Return a row with the value of one artifact, where it names several."""
+    if not row.get("of"):
+        return row
+    of_all = {key: value for key, value in row.items() if key not in _OF_A_MEAN}
+    return of_all | {key: value for key, value in own_entry(row, fingerprint).items() if key != "artifact"}
 
 
 def _measured_on(lineage: Lineage, artifact: Artifact, metric: str) -> Artifact | None:
@@ -92,27 +96,30 @@ def eval_results(found: list[Measurement], task: str) -> list[EvalResult]:
 
 def _entries(found: list[Measurement], task: str) -> Iterator[EvalResult]:
     for one in found:
-        row, data = one.row, one.data
-        if data is None or not row.get("split"):
-            continue
-        repo = next(iter(data.hub), None)
-        facts = {"unit": row["unit"], "n": row["n"], "items": row.get("items", "rows"), "stage": one.artifact.record.stage}
-        if row.get("interval"):
-            facts["interval_95"] = [float(end) for end in row["interval"]]
-        if row.get("higher_is_better") is not None:
-            facts["higher_is_better"] = row["higher_is_better"]
-        if one.mean_over > 1:
-            facts["mean_over_seeds"] = one.mean_over
-        facts |= {key: row[key] for key in _CONTEXT if key in row}
-        yield EvalResult(
-            task_type=task,
-            dataset_type=repo or data.name,
-            dataset_name=data.title,
-            dataset_split=str(row["split"]),
-            dataset_revision=data.hub.get(repo) if repo else None,
-            dataset_args={"groundup_artifact": data.artifact.fingerprint},
-            metric_type=str(row["name"]),
-            metric_value=row["value"],
-            metric_name=f"{one.title} ({row['unit']}, n = {row['n']})",
-            metric_args=facts,
-        )
+        if one.data is not None and one.row.get("split"):
+            yield _entry(one, one.data, one.row, one.title, task)
+            if one.mean:
+                title = f"{one.title}, mean over {one.mean_over} seeds"
+                yield _entry(one, one.data, one.mean | {"mean_over_seeds": one.mean_over}, title, task)
+
+
+def _entry(one: Measurement, data: Data, row: dict[str, Any], title: str, task: str) -> EvalResult:
+    repo = next(iter(data.hub), None)
+    items = str(row.get("items", "rows"))
+    facts = {"unit": row["unit"], "n": row["n"], "items": items, "stage": one.artifact.record.stage}
+    if row.get("interval"):
+        facts["interval_95"] = [float(end) for end in row["interval"]]
+    facts |= {key: row[key] for key in _CONTEXT if row.get(key) is not None}
+    unit = "" if row["unit"] == "1" else f"{row['unit']}, "
+    return EvalResult(
+        task_type=task,
+        dataset_type=repo or data.name,
+        dataset_name=data.title,
+        dataset_split=str(row["split"]),
+        dataset_revision=data.hub.get(repo) if repo else None,
+        dataset_args={"groundup_artifact": data.artifact.fingerprint},
+        metric_type=str(row["name"]),
+        metric_value=row["value"],
+        metric_name=f"{title} ({unit}n = {row['n']} {items})",
+        metric_args=facts,
+    )
