@@ -41,9 +41,9 @@ class Launch(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     processes: int = Field(1, ge=1, le=4096)
-    """Number of processes (ranks)."""
+    """Number of processes (ranks); more than 1 only for stages whose processes share the work."""
     gpus: int = Field(0, ge=0, le=4096)
-    """Number of GPUs that the stage gets; 0 runs on the CPU."""
+    """Number of GPUs that the stage gets: one for each process, or 0 to run on the CPU."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of each process; default: the cores shared out evenly."""
     accelerate_config: str | None = None

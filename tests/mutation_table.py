@@ -18,6 +18,7 @@ class Mutation(NamedTuple):
 _STALE = "tests/engine/test_stale.py::test_an_edit_makes_exactly_these_stages_run"
 _RECIPE = "tests/engine/test_recipe.py::test_a_bad_recipe_is_refused_with_place_and_rule"
 _ACCELERATE = "tests/engine/test_recipe.py::test_a_file_for_accelerate_"
+_REPORT = "tests/engine/test_report.py::"
 _KILL = "tests/engine/test_kill.py::"
 _STORE = "tests/engine/test_store.py::"
 _WRITES = "tests/engine/test_bad_writes.py::"
@@ -133,6 +134,21 @@ ENGINE = [
     Mutation("a stage alone: number of processes", "pipeline/cli/one_stage.py",
              "    except ValidationError as error:\n        rule", "    except KeyError as error:\n        rule",
              "tests/engine/test_cli.py::test_a_stage_alone_refuses_a_number_of_processes_in_words"),
+    Mutation("report: a failed cell takes no figure away", "pipeline/report/matrix.py",
+             "    for stage in run:\n        for metric in figures_of(stage):", "    for stage in run[:1]:\n        for metric in figures_of(stage):",
+             f"{_REPORT}test_a_cell_that_failed_takes_no_figure_from_the_others"),
+    Mutation("report: states of cells", "pipeline/report/matrix.py",
+             "differ = len({stage.node.status for stage in run}) > 1", "differ = False",
+             f"{_REPORT}test_a_cell_that_failed_takes_no_figure_from_the_others"),
+    Mutation("report: judged where nothing was tested", "pipeline/report/blocks.py",
+             "or tested or others[:_FIRST]", "or tested",
+             f"{_REPORT}test_cells_show_intervals_and_where_nothing_was_tested_what_can_be_judged"),
+    Mutation("report: units of cells", "pipeline/report/matrix.py",
+             "with_unit=len(units[key]) > 1", "with_unit=False",
+             f"{_REPORT}test_cells_show_intervals_and_where_nothing_was_tested_what_can_be_judged"),
+    Mutation("report: one numbering", "pipeline/report/markdown.py",
+             "in enumerate(runs(report.stages), 1):", "in enumerate([[stage] for stage in report.stages], 1):",
+             f"{_REPORT}test_both_forms_number_sections_alike"),
     Mutation("run --json writes the report", "pipeline/cli/run.py",
              "    _report(session, sys.stderr if arguments.json else sys.stdout)\n", "",
              "tests/engine/test_cli.py::test_run_prints_json_on_request"),

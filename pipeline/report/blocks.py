@@ -18,6 +18,12 @@ SHORT = 24
 UNFOLDED = 3
 """Samples that are open to read; the others are a click away."""
 
+_COSTS = ("s", "ms", "GiB", "MiB")
+"""Units of time and memory, which say what a result cost and not how good it is."""
+
+_FIRST = 3
+"""Figures that stand for a stage which neither marked nor tested any."""
+
 DIRECTIONS = {True: "higher ↑", False: "lower ↓", None: "–"}
 
 
@@ -142,10 +148,11 @@ def _metrics(stage: Stage) -> Html:
 
 
 def figures_of(stage: Stage) -> list[Metric]:
-    """Return what the stage marked as its main figures, else what it tested and can be better or worse."""
-    listed = [metric for metric in stage.metrics if metric.listed]
-    tested = [metric for metric in listed if metric.split == "test" and metric.higher_is_better is not None]
-    return [metric for metric in stage.metrics if metric.headline] or tested
+    """Return what the stage marked as its main figures, else what it tested, else the first that can be better or worse."""
+    judged = [metric for metric in stage.metrics if metric.listed and metric.higher_is_better is not None]
+    tested = [metric for metric in judged if metric.split == "test"]
+    others = [metric for metric in judged if metric.unit not in _COSTS] or judged
+    return [metric for metric in stage.metrics if metric.headline] or tested or others[:_FIRST]
 
 
 def metric_value(metric: Metric) -> str:

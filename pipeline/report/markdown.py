@@ -11,6 +11,7 @@ from pipeline.report.blocks import DIRECTIONS, metric_count, metric_interval, me
 from pipeline.report.collect import Block, Cost, Facts, Figure, Metric, Note, Samples, Stage, Table, Text
 from pipeline.report.details import details
 from pipeline.report.escape import fenced, to_markdown
+from pipeline.report.matrix import alike, runs, side_by_side, title_of
 from pipeline.report.summary import Report
 
 
@@ -23,8 +24,11 @@ def render_markdown(report: Report) -> str:
     if report.headlines:
         parts.append(table(["stage", "figure", "split", "value"], [_headline(one.stage, one.metric) for one in report.headlines]))
     parts += ["## The stages at a glance", _overview(report)]
-    for number, stage in enumerate(report.stages, 1):
-        parts += [f"## {number}. {to_markdown(stage.heading)}", *_section(stage, figures)]
+    for number, run in enumerate(runs(report.stages), 1):
+        if len(run) == 1:
+            parts += [f"## {number}. {to_markdown(run[0].heading)}", *_section(run[0], figures)]
+        else:
+            parts += [f"## {number}. {to_markdown(title_of(run))}", *_section_of_cells(run, figures)]
     parts += ["## How to reproduce", fenced(report.command, "sh"), fenced(report.recipe_text.rstrip("\n"), "yaml")]
     if report.origin:
         parts.append(table(["what", "version"], report.origin))
@@ -59,7 +63,20 @@ def _cost(cost: Cost) -> list[str]:
     ]
 
 
-def _section(stage: Stage, figures: count[int]) -> list[str]:
+def _section_of_cells(run: Sequence[Stage], figures: count[int]) -> list[str]:
+    first, same = run[0], alike(run)
+    parts = _introduction(first) if same else []
+    parts.append(table(*side_by_side(run)))
+    for stage in run:
+        parts += [f"### {to_markdown(stage.cell)}", *_section(stage, figures, introduced=same, level=4)]
+    return parts
+
+
+def _introduction(stage: Stage) -> list[str]:
+    return ([to_markdown(stage.idea)] if stage.idea else []) + ([fenced(stage.formula, "text")] if stage.formula else [])
+
+
+def _section(stage: Stage, figures: count[int], *, introduced: bool = False, level: int = 3) -> list[str]:
     node = stage.node
     parts = [f"Stage {to_markdown(node.name)}: **{to_markdown(node.status)}**"]
     parts += [f"> {to_markdown(text)}" for text in (*node.causes, *node.notes) if text.strip()]
@@ -68,13 +85,10 @@ def _section(stage: Stage, figures: count[int]) -> list[str]:
         parts.append(f"> **Warning:** {to_markdown(words)}")
     if node.artifact is None:
         parts.append("There is no artifact of this stage yet.")
-    if stage.idea:
-        parts.append(to_markdown(stage.idea))
-    if stage.formula:
-        parts.append(fenced(stage.formula, "text"))
+    parts += [] if introduced else _introduction(stage)
     if any(metric.listed for metric in stage.metrics):
         parts.append(_metrics(stage))
-    parts += [text for block in stage.blocks if (text := _block(block, stage, figures))]
+    parts += [text for block in stage.blocks if (text := _block(block, stage, figures, "#" * level))]
     return parts + _folded(stage)
 
 
@@ -95,14 +109,14 @@ def _metrics(stage: Stage) -> str:
     return table(["metric", "value", "interval", "unit", "split", "n", "better"], rows)
 
 
-def _block(block: Block | Note, stage: Stage, figures: count[int]) -> str:
+def _block(block: Block | Note, stage: Stage, figures: count[int], mark: str) -> str:
     if isinstance(block, Text | Note):
         return to_markdown(block.text)
     if isinstance(block, Figure):
         return _figure(block, stage, next(figures))
     if isinstance(block, Facts):
         return ""
-    parts = [f"### {to_markdown(block.title)}"] if block.title else []
+    parts = [f"{mark} {to_markdown(block.title)}"] if block.title else []
     parts += [to_markdown(block.caption)] if block.caption else []
     if isinstance(block, Table):
         parts.append(table(block.columns, [[numbers.cell(value) for value in row] for row in block.rows]))

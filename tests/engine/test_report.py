@@ -292,6 +292,51 @@ def test_the_cells_of_a_matrix_share_a_section_with_their_figures_side_by_side(t
     assert {attrs["href"][1:] for tag, attrs in elements(page) if tag == "a"} <= set(ids)
 
 
+def rows_of(markdown, columns):
+    """Rows of the Markdown table with these heads, as lists of texts."""
+    lines = markdown.replace("\\", "").splitlines()
+    start = lines.index(f"| {' | '.join(columns)} |") + 2
+    return [line.strip("| ").split(" | ") for line in itertools.takewhile(lambda line: line.startswith("|"), lines[start:])]
+
+
+def test_a_cell_that_failed_takes_no_figure_from_the_others(tmp_path):
+    made = cells(tmp_path, 3)
+    made[0] = ReportNode("train@seed=0", status="failed", causes=["train: no"])
+    page, markdown = report(*made)
+    rows = re.findall(r"<tr><td>(seed=\d)</td><td>([^<]+)</td><td[^>]*>([^<]+)</td>", page)
+    assert rows == [("seed=0", "failed", "–"), ("seed=1", "done", "0.5"), ("seed=2", "done", "1")]
+    assert rows_of(markdown, ["cell", "state", "quality (nat)", "wall time"]) == [[*row, "–"] for row in rows]
+
+
+def test_cells_show_intervals_and_where_nothing_was_tested_what_can_be_judged(tmp_path):
+    def fill(index):
+        def run(context):
+            context.metric("flops", 5.0, unit="FLOP", higher_is_better=None, n=1)
+            context.metric("training_seconds", 2.0, unit="s", higher_is_better=False, n=1)
+            interval = [0.0, 2.0] if index else None
+            context.metric("signs", index, unit="1", higher_is_better=False, n=1, interval=interval)
+            context.metric("work", 10.0 ** (3 * index), unit="FLOP", higher_is_better=False, n=1)
+
+        return run
+
+    made = [make_artifact(tmp_path / str(index), fill(index)) for index in range(3)]
+    _, markdown = report(*(ReportNode(f"gan@seed={index}", status="done", artifact=one) for index, one in enumerate(made)))
+    assert rows_of(markdown, ["cell", "signs", "work", "wall time"]) == [
+        ["seed=0", "0", "1 FLOP", "–"],
+        ["seed=1", "1 (0 to 2)", "1 kFLOP", "–"],
+        ["seed=2", "2 (0 to 2)", "1 MFLOP", "–"],
+    ]
+
+
+def test_both_forms_number_sections_alike(tmp_path):
+    page, markdown = report(ReportNode("first"), *cells(tmp_path, 3), ReportNode("last"))
+    titles = [("1", "first"), ("2", "Training · train"), ("3", "last")]
+    assert re.findall(r'<span class="number">(\d)</span>([^<]+)</h2>', page) == titles
+    assert re.findall(r"^## (\d)\. (.+)$", markdown.replace("\\", ""), re.MULTILINE) == titles
+    assert markdown.count("what all do") == 1
+    assert re.findall(r"^### (.+)$", markdown, re.MULTILINE) == ["seed=0", "seed=1", "seed=2"]
+
+
 def test_cells_that_differ_say_each_what_they_are_and_two_are_no_matrix(tmp_path):
     page, _ = report(*cells(tmp_path, 3, idea="idea {}".format))
     assert [page.count(f"idea {index}") for index in range(3)] == [1, 1, 1]
