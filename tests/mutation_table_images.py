@@ -85,6 +85,11 @@ DATASET = [
 ]
 
 TRAINING = [
+    Mutation("image: the card says how to load", "stages/common/images/family_report.py",
+             '    lines += ["", usage_text(family)]\n', "",
+             f"{_TRAINING}test_the_artifact_holds_samples_of_each_share_likelihood_and_cost"),
+    Mutation("image: the card says whose classes they are", "stages/common/images/family_report.py",
+             '    if "from stages." in code:\n', "    if False:\n", f"{_IMAGE}test_card_usage.py::test_the_card_says_whose_classes_they_are"),
     Mutation("image: training memory is without what was there before", "stages/common/images/memory.py",
              "        return max(0, highest - self._before)\n", "        return highest\n",
              f"{_COST}test_training_memory_is_what_the_steps_take_without_what_the_process_had_before"),

@@ -87,6 +87,9 @@ class ToyFamily(Family):
         directory.mkdir()
         (directory / "config.json").write_text("{}")
 
+    def usage(self):
+        return "images = load(FOLDER)\n"
+
     def report(self, context, images, generator, history):
         context.section.describe(title="Toy", idea="Each value alone.")
         assert len(history["step"]) == len(history["pixels.plain"])
