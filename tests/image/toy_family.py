@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -93,6 +94,10 @@ class ToyFamily(Family):
     def report(self, context, images, generator, history):
         context.section.describe(title="Toy", idea="Each value alone.")
         assert len(history["step"]) == len(history["pixels.plain"])
+        if context.num_processes > 1:  # a long measurement: the process that waits for it gives signs of life
+            time.sleep(4)
+            silence = time.time() - (context.directory / ".beat-1").stat().st_mtime
+            assert silence < 3, f"process 1 was silent for {silence:.1f} s"
 
 
 def main() -> int:
