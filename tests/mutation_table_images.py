@@ -85,6 +85,11 @@ DATASET = [
 ]
 
 TRAINING = [
+    Mutation("image: the card says how to load", "stages/common/images/family_report.py",
+             '    lines += ["", usage_text(family)]\n', "",
+             f"{_TRAINING}test_the_artifact_holds_samples_of_each_share_likelihood_and_cost"),
+    Mutation("image: the card says whose classes they are", "stages/common/images/family_report.py",
+             '    if "from stages." in code:\n', "    if False:\n", f"{_IMAGE}test_card_usage.py::test_the_card_says_whose_classes_they_are"),
     Mutation("image: training memory is without what was there before", "stages/common/images/memory.py",
              "        return max(0, highest - self._before)\n", "        return highest\n",
              f"{_COST}test_training_memory_is_what_the_steps_take_without_what_the_process_had_before"),
@@ -257,6 +262,15 @@ FAMILIES = [
     Mutation("image: size that cannot be halved", "stages/common/images/unet.py",
              "if config.patch_size is not None or not fitting:", "if False:",
              f"{_IMAGE}test_unet.py::test_sides_that_cannot_be_halved_are_refused_and_never_padded"),
+    Mutation("image: no large patches unless named", "stages/common/images/unet.py",
+             "    unnamed = [p for p in fitting if p <= LARGEST_UNNAMED_PATCH]\n", "    unnamed = fitting\n",
+             f"{_IMAGE}test_unet.py::test_without_a_patch_size_larger_images_get_patches_that_fit"),
+    Mutation("image: the GPU recipe's networks see every pixel", "configs/images_gpu.yaml",
+             "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 100000.0\n"
+             "    batch_size: 256\n    patch_size: 1 ",
+             "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 100000.0\n"
+             "    batch_size: 256\n    patch_size: 2 ",
+             f"{_IMAGE}test_recipe_networks.py::test_networks_have_the_size_and_the_cost_that_was_worked_out[images_gpu-flow_matching]"),
     Mutation("image: groups of two channels", "stages/common/images/unet.py",
              "FEWEST_CHANNELS_IN_A_GROUP = 32, 2", "FEWEST_CHANNELS_IN_A_GROUP = 32, 1",
              f"{_IMAGE}test_unet.py::test_groups_divide_all_channels_and_hold_two_or_more"),

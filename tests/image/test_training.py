@@ -330,5 +330,6 @@ def test_the_artifact_holds_samples_of_each_share_likelihood_and_cost(tmp_path, 
     assert {split: len(value) for split, value in bits.items()} == {"train": 10, "validation": 10, "test": 10}
     assert (artifact.path / "figures/film_strip.png").exists()
     assert load_grid(artifact) == load_grid(images)
+    assert '```python\nimages = load("model")\n```' in (artifact.path / "card.md").read_text()
     names = {metric["name"] for metric in json.loads((artifact.path / "metrics.json").read_text())}
     assert {"bits_per_dim", "training_flops", "latency_ms_per_image", "num_function_evaluations"} <= names

@@ -33,7 +33,7 @@ def test_patches_go_back_to_the_same_image(patch_size):
     assert torch.equal(unet.from_patches(patches, patch_size), images)
 
 
-@pytest.mark.parametrize(("side", "patch_size"), [(8, 1), (14, 1), (16, 2), (28, 2), (32, 4), (64, 8), (34, 1)])
+@pytest.mark.parametrize(("side", "patch_size"), [(8, 1), (14, 1), (16, 2), (28, 2), (32, 2), (64, 2), (34, 1)])
 def test_without_a_patch_size_larger_images_get_patches_that_fit(side, patch_size):
     assert unet.choose_patch_size(UNetConfig(), height=side, width=side) == patch_size
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -87,9 +88,16 @@ class ToyFamily(Family):
         directory.mkdir()
         (directory / "config.json").write_text("{}")
 
+    def usage(self):
+        return "images = load(FOLDER)\n"
+
     def report(self, context, images, generator, history):
         context.section.describe(title="Toy", idea="Each value alone.")
         assert len(history["step"]) == len(history["pixels.plain"])
+        if context.num_processes > 1:  # a long measurement: the process that waits for it gives signs of life
+            time.sleep(4)
+            silence = time.time() - (context.directory / ".beat-1").stat().st_mtime
+            assert silence < 3, f"process 1 was silent for {silence:.1f} s"
 
 
 def main() -> int:

@@ -124,6 +124,10 @@ class Family(Trainable):
         """Save the model in diffusers' form under `directory`."""
 
     @abstractmethod
+    def usage(self) -> str:
+        """Return Python that draws 16 images with what `save` wrote into FOLDER, and leaves them in `images`."""
+
+    @abstractmethod
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         """Describe the section and add the family's own pictures and metrics.
 

@@ -220,4 +220,14 @@ def _card(context: Context, family: Family, outcome: Outcome, intervals: Mapping
             f"- Test: {float(found.bits.mean()):.3f} bits per dimension (95 % interval {low:.3f} to {high:.3f}, "
             f"{len(found.bits)} images; {found.kind}: {found.detail})"
         )
+    lines += ["", usage_text(family)]
     write_bytes(context.directory / "card.md", ("\n".join(lines) + "\n").encode())
+
+
+def usage_text(family: Family) -> str:
+    """Return the card's section on how to load the model, with code that runs in the folder of the artifact."""
+    code = family.usage().replace("FOLDER", '"model"')
+    needs = "Needs diffusers alone."
+    if "from stages." in code:
+        needs = "The classes are Groundup's own: run it where a checkout of Groundup is on Python's path (`PYTHONPATH`)."
+    return f"## How to use it\n\n{needs} In the folder of this card:\n\n```python\n{code}```"

@@ -24,8 +24,10 @@ from pipeline.errors import DataError
 from stages.common.images.grid import Grid
 from stages.common.images.unet_config import UNetConfig
 
-LARGEST_CPU_SIDE = 14
-"""Places along a side that a CPU trains in minutes; where the config names no patch size, larger images get patches."""
+MOST_PLACES, LARGEST_UNNAMED_PATCH = 14, 2
+"""Where the config names no patch size, images with more places along a side get patches, for the sake of CPUs; but none larger
+than these, whatever the device: a network that sees 4 x 4 pixels as one place is a poor model of photographs. Such a trade is
+made only where the recipe names it."""
 LARGEST_PATCH = 8
 LARGEST_NUM_GROUPS, FEWEST_CHANNELS_IN_A_GROUP = 32, 2
 """Of the group normalisation; a group of one channel would wipe out the channel's mean."""
@@ -42,7 +44,7 @@ def from_patches(values: Tensor, patch_size: int) -> Tensor:
 
 
 def choose_patch_size(config: UNetConfig, *, height: int, width: int) -> int:
-    """Return P: the config's, or the smallest with which the network sees at most 14 places along a side.
+    """Return P: the config's, or the smallest with which the network sees at most 14 places along a side, but at most 2.
 
     Raises:
         DataError: the sides cannot be halved as often as the network does it.
@@ -58,8 +60,9 @@ def choose_patch_size(config: UNetConfig, *, height: int, width: int) -> int:
             f"resolutions (block_out_channels): the sides must be multiples of patch_size x {factor}; {advice}, or set fewer "
             "entries in block_out_channels"
         )
-    small = [p for p in fitting if max(height, width) // p <= LARGEST_CPU_SIDE]
-    return min(small, default=max(fitting))
+    unnamed = [p for p in fitting if p <= LARGEST_UNNAMED_PATCH]
+    small = [p for p in unnamed if max(height, width) // p <= MOST_PLACES]
+    return min(small, default=max(unnamed, default=min(fitting)))
 
 
 def num_groups(channels: tuple[int, ...]) -> int:

@@ -181,5 +181,8 @@ class Diffusion(Family):
         self.errors.save_pretrained(directory / "errors")
         report.write_usage(directory, self)
 
+    def usage(self) -> str:
+        return report.usage_code(self)
+
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         report.write(context, self, images, generator, history)

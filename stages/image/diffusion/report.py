@@ -62,12 +62,10 @@ def write(context: Context, family: Diffusion, images: Tensor, generator: torch.
     _parts_of_the_bound(context, family, images[:CHECKED], generator)
 
 
-def write_usage(directory: Path, family: Diffusion) -> None:
-    """Write `README.md` beside the saved model: how to sample with diffusers alone."""
-    levels, patch = family.grid.levels, family.patch_size
-    text = f"""# How to sample with diffusers alone
-
-```python
+def usage_code(family: Diffusion) -> str:
+    """Return Python that samples with diffusers alone from the model in FOLDER."""
+    levels = family.grid.levels
+    return f"""\
 import torch
 from diffusers import DDPMPipeline
 
@@ -78,9 +76,17 @@ made = pipeline(
     num_inference_steps={family.config.num_sample_steps},
     output_type="pt",
 ).images
-made = torch.nn.functional.pixel_shuffle(made, {patch})
+made = torch.nn.functional.pixel_shuffle(made, {family.patch_size})
 images = (made * {levels}).floor().clamp(0, {levels - 1})  # integers 0 ... {levels - 1}
-```
+"""
+
+
+def write_usage(directory: Path, family: Diffusion) -> None:
+    """Write `README.md` beside the saved model: how to sample with diffusers alone."""
+    text = f"""# How to sample with diffusers alone
+
+```python
+{usage_code(family)}```
 
 `DDIMPipeline.from_pretrained(FOLDER)` loads the same files and samples without noise in its steps. `clip_sample` is on: the
 denoised image is cut to [-1, 1] at each step. `errors/` holds the table of mean squared errors that only the bound on the

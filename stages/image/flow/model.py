@@ -143,6 +143,17 @@ class Flow(ConditionalFamily):
     def save(self, directory: Path) -> None:
         FlowPipeline(flow=self.network).save_pretrained(directory)
 
+    def usage(self) -> str:
+        size = f"class_labels=[i % {self.num_classes} for i in range(16)]" if self.num_classes else "batch_size=16"
+        return f"""\
+import torch
+from stages.image.flow.pipeline import FlowPipeline
+
+pipeline = FlowPipeline.from_pretrained(FOLDER)
+generator = torch.Generator().manual_seed(0)
+images = pipeline({size}, generator=generator, output_type="pt").images  # float (16, C, H, W) in [0, 1]
+"""
+
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         from stages.image.flow.report import write
 

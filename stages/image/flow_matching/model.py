@@ -179,5 +179,8 @@ class FlowMatching(ConditionalFamily):
         DDPMPipeline(unet=self.unet, scheduler=scheduler).save_pretrained(directory)
         report.write_usage(directory, self)
 
+    def usage(self) -> str:
+        return report.usage_code(self)
+
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         report.write(context, self, images, generator, history)

@@ -63,23 +63,12 @@ def write(context: Context, family: FlowMatching, images: Tensor, generator: tor
         _solver_error(context, family, images[:CHECKED], generator)
 
 
-def write_usage(directory: Path, family: FlowMatching) -> None:
-    """Write `README.md` beside the saved model: how to sample with diffusers alone."""
+def usage_code(family: FlowMatching) -> str:
+    """Return Python that samples with diffusers alone from the model in FOLDER, by Heun's method."""
     steps, levels, patch = family.config.num_sample_steps, family.grid.levels, family.patch_size
     given = ", class_labels=labels" if family.num_classes else ""
     labels = f"labels = torch.arange(16) % {family.num_classes}  # {', '.join(family.grid.classes)}\n" if given else ""
-    pipeline = (
-        "The U-Net must be told a class, which `DDPMPipeline` cannot do; call the network yourself. "
-        if family.num_classes
-        else """`DDPMPipeline.from_pretrained(FOLDER)` loads the U-Net and a `FlowMatchEulerDiscreteScheduler`; calling it with
-`num_inference_steps=100, output_type="pt"` follows the flow by Euler's method. """
-    )
-    text = f"""# How to sample with diffusers alone
-
-{pipeline}Groundup's samples come from Heun's method,
-{steps} steps, {CALLS_PER_HEUN_STEP * steps} calls of the network:
-
-```python
+    return f"""\
 import torch
 from diffusers import UNet2DModel
 
@@ -94,7 +83,25 @@ x = torch.randn(16, unet.config.in_channels, *size, generator=torch.Generator().
         x = x - step / 2 * (here + there)
 x = torch.nn.functional.pixel_shuffle(x, {patch})
 images = ((x + 1) * {levels} / 2).floor().clamp(0, {levels - 1})  # integers 0 ... {levels - 1}
-```
+"""
+
+
+def write_usage(directory: Path, family: FlowMatching) -> None:
+    """Write `README.md` beside the saved model: how to sample with diffusers alone."""
+    steps = family.config.num_sample_steps
+    pipeline = (
+        "The U-Net must be told a class, which `DDPMPipeline` cannot do; call the network yourself. "
+        if family.num_classes
+        else """`DDPMPipeline.from_pretrained(FOLDER)` loads the U-Net and a `FlowMatchEulerDiscreteScheduler`; calling it with
+`num_inference_steps=100, output_type="pt"` follows the flow by Euler's method. """
+    )
+    text = f"""# How to sample with diffusers alone
+
+{pipeline}Groundup's samples come from Heun's method,
+{steps} steps, {CALLS_PER_HEUN_STEP * steps} calls of the network:
+
+```python
+{usage_code(family)}```
 
 Groundup counts time t = 1 - sigma: t = 0 is noise, t = 1 is data, and v = dx/dt is minus what the network predicts.
 """

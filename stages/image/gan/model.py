@@ -175,6 +175,16 @@ class GAN(Family):
         GANPipeline(self.generator).save_pretrained(directory)
         self.discriminator.save_pretrained(directory / "discriminator")
 
+    def usage(self) -> str:
+        return """\
+import torch
+from stages.image.gan.pipeline import GANPipeline
+
+pipeline = GANPipeline.from_pretrained(FOLDER)
+generator = torch.Generator().manual_seed(0)
+images = pipeline(batch_size=16, generator=generator, output_type="pt").images  # float (16, C, H, W) in [0, 1]
+"""
+
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         from stages.image.gan.report import write
 

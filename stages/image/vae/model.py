@@ -13,7 +13,7 @@ The two are kept apart everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,7 +31,7 @@ from stages.common.images.labels import labels_in_turn
 from stages.common.images.noise import BatchNoise
 from stages.image.vae.bounds import iwae_bound, kl_to_prior, log_weights
 from stages.image.vae.config import Config
-from stages.image.vae.networks import Autoencoder, latent_shape, make_autoencoder, prior_of
+from stages.image.vae.networks import Autoencoder, SmallAutoencoder, latent_shape, make_autoencoder, prior_of
 from stages.image.vae.pixels import PixelDistribution, pixel_distribution
 
 DECODED_AT_ONCE = 512
@@ -169,6 +169,29 @@ class VAE(ConditionalFamily):
 
     def save(self, directory: Path) -> None:
         self.network.save_pretrained(directory)
+
+    def usage(self) -> str:
+        own = isinstance(self.network, SmallAutoencoder)
+        imported = "from stages.image.vae.networks import SmallAutoencoder" if own else "from diffusers import AutoencoderKL"
+        labels = f", labels=torch.arange(16) % {self.num_classes}" if self.num_classes else ""
+
+        def numbers(shape: Iterable[int]) -> str:
+            return ", ".join(map(str, (16, *shape)))
+
+        return f"""\
+import torch
+{imported}
+from stages.image.vae.pixels import pixel_distribution
+
+network = {type(self.network).__name__}.from_pretrained(FOLDER).eval()
+generator = torch.Generator().manual_seed(0)
+latents = torch.randn({numbers(latent_shape(self.network, self.grid))}, generator=generator)
+{"latents = network.prior.draw(latents, generator)" if own else "# their prior is N(0, 1)"}
+with torch.no_grad():
+    outputs = network.decode(latents{labels}).sample  # parameters of the distribution of each value
+pixels = pixel_distribution(levels={self.grid.levels}, channels={self.grid.channels})
+images = pixels.sample(outputs, torch.rand({numbers(self.grid.shape)}, generator=generator))  # uint8, levels
+"""
 
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         from stages.image.vae.report import write
