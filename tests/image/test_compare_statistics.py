@@ -16,8 +16,10 @@ from stages.common.verdicts import (
     holm,
     paired_bootstrap,
     paired_difference,
+    satterthwaite,
     spearman,
     t_interval,
+    t_quantile,
     verdict,
 )
 
@@ -31,9 +33,27 @@ def test_the_t_interval_of_1_2_3_is_2_plus_and_minus_4_3027_over_the_root_of_3()
     assert (low, high) == (pytest.approx(2 - 4.302653 / math.sqrt(3)), pytest.approx(2 + 4.302653 / math.sqrt(3)))
 
 
-def test_one_value_has_no_t_interval():
-    with pytest.raises(ValueError, match="needs a spread"):
-        t_interval([1.0])
+def test_one_value_has_no_t_interval_and_one_pair_no_difference():
+    for refused in (t_interval, paired_difference):
+        with pytest.raises(ValueError, match="needs a spread"):
+            refused([1.0])
+
+
+def test_deviations_of_few_draws_reach_as_far_as_their_degrees_of_freedom_demand():
+    one = estimate(replace(sampled(1.0, deviation=0.5), degrees=3))
+    assert one.high - one.mean == pytest.approx(3.182446 * 0.5)
+    two = estimate(replace(sampled(1.0, 3.0, deviation=0.5), degrees=3))  # two equal variances: twice the degrees
+    assert two.high - two.mean == pytest.approx(2.446912 * 0.5 / math.sqrt(2))
+    pair = [replace(sampled(value, deviation=deviation), degrees=3) for value, deviation in ((3.0, 0.3), (2.0, 0.4))]
+    found, degrees = difference(*pair), 3 * 0.25**2 / (0.09**2 + 0.16**2)
+    assert found.high - found.mean == pytest.approx(t_quantile(degrees) * 0.5)
+    assert found.p_value > 0.0455, "the normal distribution would call this significant"
+
+
+def test_satterthwaite_by_hand():
+    assert satterthwaite([(3.0, 2), (1.0, 2)]) == (2.0, pytest.approx(16 / (9 / 2 + 1 / 2)))
+    assert satterthwaite([(4.0, math.inf)]) == (2.0, math.inf)
+    assert (t_quantile(math.inf), t_quantile(2)) == (pytest.approx(1.959964), pytest.approx(4.302653))
 
 
 def test_three_seeds_are_judged_by_their_own_spread_and_fewer_by_that_of_the_samples():

@@ -173,8 +173,9 @@ def _anchors(results: Results, main: Extractor) -> Anchors:
 
 
 def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str, split: str) -> dict[str, Sampled]:
-    numbers = _of_results({seed: result["spaces"][main] for seed, result in found.items()}, IN_SPACE)
-    numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS)
+    degrees = next(iter(found.values()))["num_parts"] - 1
+    numbers = _of_results({seed: result["spaces"][main] for seed, result in found.items()}, IN_SPACE, degrees)
+    numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS, degrees)
     numbers |= {key: _certain({seed: float(run.facts[key]) for seed, run in one.runs.items()}) for key in COSTS}
     numbers["training_tflop"] = _certain({seed: run.facts["training_flops"] / 1e12 for seed, run in one.runs.items()})
     spreads = {seed: gradient_spread(run) for seed, run in one.runs.items()}
@@ -183,13 +184,16 @@ def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str,
     return numbers | (_bits(one, split) if one.kind else {})
 
 
-def _of_results(found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Mapping[str, str]) -> dict[str, Sampled]:
+def _of_results(
+    found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Mapping[str, str], degrees: int
+) -> dict[str, Sampled]:
     """Return what every seed has; a classifier's numbers are missing where the images have no classes."""
     return {
         column: Sampled(
             {seed: one["values"][key] for seed, one in found.items()},
             {seed: one["deviations"].get(key, math.nan) for seed, one in found.items()},
             RANGES.get(key, (-math.inf, math.inf)),
+            degrees,
         )
         for column, key in keys.items()
         if all(key in one["values"] for one in found.values())
