@@ -23,6 +23,7 @@ _ODE = f"{_IMAGE}test_ode.py::"
 _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
+_CONTRASTS = f"{_IMAGE}test_compare_contrasts.py::"
 _LEAK = f"{_GAN}test_a_players_step_leaves_a_gradient_in_its_own_network_and_none_in_the_other"
 _EVALUATION, _SHARED = "stages/common/images/evaluation.py", "stages/common/images/training.py"
 
@@ -301,8 +302,19 @@ JUDGES = [
              "return float(special.ndtri(tail) if math.isinf(degrees) else special.stdtrit(degrees, tail))",
              "return float(special.ndtri(tail))",
              f"{_IMAGE}test_spread.py::test_an_interval_from_few_parts_covers_the_truth_at_the_stated_rate[8]"),
+    Mutation("image: a pair that varies more than the pool keeps its own spread", "stages/image/compare/contrasts.py",
+             "        if own**2 <= MOST_ABOVE * pooled**2:\n", "        if True:\n",
+             f"{_CONTRASTS}test_equal_families_are_told_apart_in_a_twentieth_of_the_tables_however_they_vary[deviations2]"),
+    Mutation("image: the spread of seeds is pooled", "stages/image/compare/contrasts.py",
+             "    if pool is not None:\n", "    if False:\n", f"{_CONTRASTS}test_three_seeds_and_fifteen_pairs_can_tell_families_apart"),
+    Mutation("image: the star needs every verdict", "stages/image/compare/study.py",
+             "if beaten.keys() - {label} <= losers), None)", "if losers), None)",
+             f"{_STUDY}test_the_star_never_contradicts_the_verdicts_of_the_table"),
+    Mutation("image: other samples of a model are no rivals", "stages/image/compare/study.py",
+             "rivals = [one for one in self.contestants if one.is_model and self", "rivals = [one for one in self.contestants if self",
+             f"{_STUDY}test_another_way_to_draw_from_a_model_is_no_rival_of_it"),
     Mutation("image: a share stays below 1", "stages/common/verdicts.py",
-             "low=max(low, least), high=min(high, most)", "low=low, high=high",
+             "low, high = max(mean - reach, least), min(mean + reach, most)", "low, high = mean - reach, mean + reach",
              f"{_STATISTICS}test_the_interval_of_a_share_is_cut_at_0_and_at_1"),
     Mutation("image: more images than features", "stages/common/metrics/frechet_distance.py",
              "    if len(rows) <= rows.shape[1]:\n", "    if False:\n", f"{_FEATURES}test_too_few_images_are_refused_before_anything_is_measured"),

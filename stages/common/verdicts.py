@@ -30,7 +30,7 @@ MOST_EXACT = 8
 """Up to this many values all orders are tried (40,320); above, a sample of them."""
 _IMAGES_AT_ONCE = 2**22
 
-Method = Literal["seeds", "samples", "images", "images and seeds", "none"]
+Method = Literal["seeds", "pooled seeds", "samples", "images", "images and seeds", "none"]
 Verdict = Literal["better", "worse", "not separable"]
 
 
@@ -172,7 +172,9 @@ def t_quantile(degrees: float, level: float = LEVEL) -> float:
     return float(special.ndtri(tail) if math.isinf(degrees) else special.stdtrit(degrees, tail))
 
 
-def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, seed: int, num_resamples: int = 10_000) -> Difference:
+def paired_bootstrap(
+    first: ArrayLike, second: ArrayLike, *, seed: int, num_resamples: int = 10_000, over_seeds: Difference | None = None
+) -> Difference:
     """Compare two models on the same images: the images are drawn again, the same ones for both and for every seed.
 
     The percentile interval is over images. From LEAST_SEEDS seeds on, the t interval over seeds is computed as well, and the
@@ -182,6 +184,7 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, seed: int, num_resa
         first, second: bits per dimension, (S, N) each; rows of one index share the seed, columns the image.
         seed: of the draws.
         num_resamples: R.
+        over_seeds: the difference over seeds, where it is not that of pairs of equal seeds.
 
     Raises:
         ValueError: the shapes differ, or there is nothing to compare.
@@ -195,7 +198,7 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, seed: int, num_resa
     tail = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
     p_value, method = min(1.0, 2 * tail / (num_resamples + 1)), "images"
     if len(gaps) >= LEAST_SEEDS:
-        over_seeds = paired_difference(gaps.mean(axis=1).tolist())
+        over_seeds = over_seeds or paired_difference(gaps.mean(axis=1).tolist())
         low, high, p_value = min(low, over_seeds.low), max(high, over_seeds.high), max(p_value, over_seeds.p_value)
         method = "images and seeds"
     return Difference(mean=float(gaps.mean()), low=low, high=high, num_seeds=len(gaps), method=method, p_value=p_value)

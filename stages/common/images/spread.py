@@ -51,9 +51,9 @@ def draw_parts(num_samples: int, num_parts: int, generator: np.random.Generator)
 
 
 def measured(values: _Rows, num_samples: int, parts: Sequence[np.ndarray]) -> dict[str, Values]:
-    """Return `values` of all rows, and their `deviations` over draws of samples; none without parts, of which there are two or more.
+    """Return `values` of all rows, and their `deviations` over draws of samples; none without parts.
 
-    A deviation of J parts has J - 1 degrees of freedom.
+    A deviation of J parts, two or more, has J - 1 degrees of freedom.
     """
     whole = values(np.arange(num_samples))
     found = [values(rows) for rows in parts]

@@ -9,11 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from stages.common.claims import Claim, Finding, conclude, side_of, untestable
-from stages.common.verdicts import LEAST_SEEDS, Sampled, estimate, spearman
+from stages.common.verdicts import LEAST_SEEDS, spearman
 from stages.common.wording import short, with_interval
 from stages.image.compare.claims import (
     gap_finding,
-    mean_number,
     of_family,
     published,
     published_estimate,
@@ -81,10 +80,7 @@ def gan_is_sharper_than_means(study: Study) -> Claim:
         "A GAN's images are sharper than a VAE's",
         "the same ratios, of the GAN minus those of the VAE's means",
         "both differences above 0",
-        [
-            gap_finding(gan.label, vae.label, key, study.number(gan.label, key), study.number(vae.label, key))
-            for gan, vae, key in pairs
-        ],
+        [found for gan, vae, key in pairs if (found := gap_finding(study, gan, [vae], key)) is not None],
         "above",
         missing="a GAN and a VAE's means are needed, and one of them is missing",
     )
@@ -96,10 +92,8 @@ def gan_drops_modes(study: Study) -> Claim:
     for gan in of_family(study, ["gan"]):
         others = rivals_of(study, gan)
         for key, sign in (("class_tv", 1), ("coverage", -1), ("recall", -1)):
-            numbers = [found for other in others if (found := study.number(other.label, key)) is not None]
-            ours = study.number(gan.label, key)
-            if numbers and ours is not None:
-                found = gap_finding(gan.label, "the mean of the others", key, ours, mean_number(numbers))
+            found = gap_finding(study, gan, others, key) if others else None
+            if found is not None:
                 findings.append(found if sign > 0 else _mirrored(found))
     return conclude(
         "A GAN drops modes",
@@ -137,7 +131,7 @@ def vae_trains_most_evenly(study: Study) -> Claim:
         for other in rivals:
             numbers = [study.number(one.label, "gradient_spread") for one in (vae, other)]
             if all(number is not None and len(number.values) >= LEAST_SEEDS for number in numbers):
-                findings.append(gap_finding(vae.label, other.label, "gradient_spread", *numbers))
+                findings += [found for found in [gap_finding(study, vae, [other], "gradient_spread")] if found is not None]
     claim = conclude(
         "A VAE trains most stably",
         "standard deviation of the logarithm of the gradient norm over the second half of the steps (the worst network)",
@@ -194,10 +188,7 @@ def iterative_models_are_best(study: Study) -> Claim:
     if iterative:
         best = min(iterative, key=lambda one: float(np.mean(list(study.numbers[one.label]["fd"].values.values()))))
         others = [other for other in rivals_of(study, best) if other.family not in ITERATIVE]
-        findings = [
-            gap_finding(best.label, other.label, "fd", study.number(best.label, "fd"), study.number(other.label, "fd"))
-            for other in others
-        ]
+        findings = [found for other in others if (found := gap_finding(study, best, [other], "fd")) is not None]
     return conclude(
         "Diffusion and flow matching give the best images",
         "Fréchet distance, of the better of the two minus that of each other trained family with the same budget",
@@ -278,12 +269,12 @@ def _relative_spread(study: Study, one: Contestant) -> str:
 
 
 def _latency_finding(study: Study, one: Contestant, other: Contestant) -> Finding:
-    numbers = [study.numbers[each.label]["latency_ms_per_image"].values for each in (one, other)]
-    seeds = sorted(numbers[0].keys() & numbers[1].keys())
-    logs = {seed: math.log(numbers[0][seed] / numbers[1][seed]) for seed in seeds}
-    found = estimate(Sampled(logs, dict.fromkeys(seeds, math.nan)))
-    ratio, words = math.exp(found.mean), f"{one.label} ÷ {other.label}"
-    if found.method == "none":
-        side = "above" if ratio > CLEAR_FACTOR else "below" if ratio < 1 / CLEAR_FACTOR else "either"
-        return Finding(f"{words}: {short(ratio)}", side)
-    return Finding(f"{words}: {short(ratio)} [{short(math.exp(found.low))}, {short(math.exp(found.high))}]", side_of(found, 0.0))
+    words = f"{one.label} ÷ {other.label}"
+    found = study.difference(one, other, "latency_ms_per_image")
+    if found is not None:
+        ratio, low, high = (short(math.exp(value)) for value in (found.mean, found.low, found.high))
+        return Finding(f"{words}: {ratio} [{low}, {high}]", side_of(found, 0.0))
+    times = [float(np.mean(list(study.numbers[each.label]["latency_ms_per_image"].values.values()))) for each in (one, other)]
+    ratio = times[0] / times[1] if times[1] > 0 else math.inf
+    side = "above" if ratio > CLEAR_FACTOR else "below" if ratio < 1 / CLEAR_FACTOR else "either"
+    return Finding(f"{words}: {short(ratio)}", side)

@@ -38,7 +38,7 @@ def columns_of(keys: Sequence[str]) -> list[str]:
 
 
 def rows_of(study: Study, keys: Sequence[str]) -> list[Row]:
-    """Return a row for each model: mean and interval, a star at the best where it can be told from the second."""
+    """Return a row for each model: mean and interval, a star at the one that is better than every other."""
     best = {key: study.best(key) for key in keys}
     return [[name_of(study, one), *(_cell(study, one, key, best[key]) for key in keys)] for one in study.contestants]
 
