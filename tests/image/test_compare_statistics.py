@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.common.images.spread import redrawn
 from stages.common.verdicts import (
     Difference,
     Sampled,
@@ -72,6 +73,31 @@ def test_the_interval_of_a_share_is_cut_at_0_and_at_1(values):
     assert free.low < 0 or free.high > 1
     assert (found.low, found.high) == (max(0.0, free.low), min(1.0, free.high))
     assert (found.mean, found.method) == (free.mean, free.method)
+
+
+def test_an_error_that_all_seeds_share_widens_the_interval_and_never_narrows_it():
+    alone = sampled(0.98, 0.99, 1.0)
+    found = estimate(replace(alone, common=0.02, common_degrees=435))
+    assert found.high - found.mean == pytest.approx(math.hypot(t_interval([0.98, 0.99, 1.0])[1] - 0.99, 1.965434 * 0.02))
+    for common in (0.001, 0.01, 0.1):
+        assert estimate(replace(alone, common=common)).high > estimate(alone).high
+    one = estimate(replace(sampled(1.0, deviation=0.03), common=0.04))
+    assert one.high - one.mean == pytest.approx(1.959964 * 0.05)
+
+
+def test_a_ratio_to_few_real_images_covers_the_truth_only_with_their_error():
+    generator, covered, without, num_trials = np.random.default_rng(6), 0, 0, 500
+    for trial in range(num_trials):
+        real = generator.gamma(4.0, 0.25, size=100)
+        models = [generator.gamma(4.0, 0.25, size=400).mean() for _ in range(3)]  # as sharp as real images: the ratio is 1
+        common = redrawn(lambda rows, x=real: {"mean": 1 / float(x[rows].mean())}, 100, seed=trial, num_redraws=50)["mean"]
+        number = sampled(*(model / real.mean() for model in models))
+        for shared in (0.0, common):
+            found = estimate(replace(number, common=shared, common_degrees=99))
+            covered += bool(shared) and found.low <= 1 <= found.high
+            without += not shared and found.low <= 1 <= found.high
+    assert without / num_trials < 0.75
+    assert covered / num_trials > 0.92
 
 
 def test_without_any_spread_there_is_a_mean_and_no_interval():

@@ -272,8 +272,8 @@ def _latency_finding(study: Study, one: Contestant, other: Contestant) -> Findin
     words = f"{one.label} ÷ {other.label}"
     found = study.difference(one, other, "latency_ms_per_image")
     if found is not None:
-        ratio, low, high = (short(math.exp(value)) for value in (found.mean, found.low, found.high))
-        return Finding(f"{words}: {ratio} [{low}, {high}]", side_of(found, 0.0))
+        mean, low, high = (short(math.exp(value)) for value in (found.mean, found.low, found.high))
+        return Finding(f"{words}: {mean} [{low}, {high}]", side_of(found, 0.0))
     times = [float(np.mean(list(study.numbers[each.label]["latency_ms_per_image"].values.values()))) for each in (one, other)]
     ratio = times[0] / times[1] if times[1] > 0 else math.inf
     side = "above" if ratio > CLEAR_FACTOR else "below" if ratio < 1 / CLEAR_FACTOR else "either"

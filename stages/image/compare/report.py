@@ -77,7 +77,8 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
         tables.rows_of(study, tables.QUALITY),
         caption=f"{_intervals()} Precision and density: do samples look real. Recall and coverage: is everything real among "
         "them. Vendi: how many different images a set is worth. TV: share of samples that would have to change their class. "
-        "Laplacian and fine detail below 1: blurred; far above 1: noise, not sharpness.",
+        "Laplacian and fine detail below 1: blurred; far above 1: noise, not sharpness. Intervals of ratios to real images "
+        "allow for other real images too (bootstrap).",
     )
     section.table(
         "Memory and likelihood",
