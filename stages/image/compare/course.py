@@ -20,7 +20,8 @@ from stages.image.compare.claims import (
     rivals_of,
 )
 from stages.image.compare.models import Contestant
-from stages.image.compare.study import ITERATIVE, Study, compare_bits, compare_pairs
+from stages.image.compare.pairs import compare_bits, compare_pairs
+from stages.image.compare.study import ITERATIVE, Study
 
 SHARPNESS = ("laplacian_ratio", "hf_ratio")
 EXACT = {"float32": 1e-3, "float64": 1e-6}

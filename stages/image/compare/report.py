@@ -18,16 +18,8 @@ from stages.image.compare.config import Published
 from stages.image.compare.contrasts import Pool, smallest_difference
 from stages.image.compare.models import usual_budget
 from stages.image.compare.page import PAGE
-from stages.image.compare.study import (
-    COLUMNS,
-    Pair,
-    Study,
-    bits_pool,
-    classic_pairs,
-    compare_bits,
-    compare_pairs,
-    trained_pairs,
-)
+from stages.image.compare.pairs import Pair, bits_pool, classic_pairs, compare_bits, compare_pairs, trained_pairs
+from stages.image.compare.study import COLUMNS, Study
 
 METRICS = ("fd_ratio", "bits_per_dim")
 """Numbers of each model that go into `metrics.json`; all are in `table.csv` and `comparison.json`."""

@@ -12,7 +12,8 @@ import numpy as np
 from stages.common.verdicts import estimate
 from stages.common.wording import on_what, plus_minus, short
 from stages.image.compare.models import Contestant
-from stages.image.compare.study import COLUMNS, Pair, Study
+from stages.image.compare.pairs import Pair, best
+from stages.image.compare.study import COLUMNS, Study
 
 Row = list[str | int | float | bool | None]
 
@@ -39,8 +40,8 @@ def columns_of(keys: Sequence[str]) -> list[str]:
 
 def rows_of(study: Study, keys: Sequence[str]) -> list[Row]:
     """Return a row for each model: mean and interval, a star at the one that is better than every other."""
-    best = {key: study.best(key) for key in keys}
-    return [[name_of(study, one), *(_cell(study, one, key, best[key]) for key in keys)] for one in study.contestants]
+    stars = {key: best(study, key) for key in keys}
+    return [[name_of(study, one), *(_cell(study, one, key, stars[key]) for key in keys)] for one in study.contestants]
 
 
 def name_of(study: Study, one: Contestant) -> str:
@@ -101,14 +102,14 @@ def table_csv(study: Study) -> str:
     return stream.getvalue()
 
 
-def _cell(study: Study, one: Contestant, key: str, best: str | None) -> str | None:
+def _cell(study: Study, one: Contestant, key: str, star: str | None) -> str | None:
     found = study.estimate(one.label, key)
     if found is None:
         return None
     text = f"{found.mean:,.0f}" if COLUMNS[key].is_count else plus_minus(found)
     if key == "bits_per_dim":
         text = f"{text}, {one.kind}"
-    return STAR + text if one.label == best else text
+    return STAR + text if one.label == star else text
 
 
 def _p(value: float) -> str:
