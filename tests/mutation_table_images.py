@@ -23,6 +23,7 @@ _ODE = f"{_IMAGE}test_ode.py::"
 _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
+_CLAIMS = f"{_IMAGE}test_compare_claims.py::"
 _CONTRASTS = f"{_IMAGE}test_compare_contrasts.py::"
 _LEAK = f"{_GAN}test_a_players_step_leaves_a_gradient_in_its_own_network_and_none_in_the_other"
 _EVALUATION, _SHARED = "stages/common/images/evaluation.py", "stages/common/images/training.py"
@@ -319,6 +320,12 @@ JUDGES = [
     Mutation("image: the real images are drawn again", _EVALUATION,
              "return sharpness_ratios(own_energies, self._energies[rows]) |", "return sharpness_ratios(own_energies, self._energies) |",
              f"{_FEATURES}test_ratios_to_real_images_say_how_far_other_real_images_would_move_them"),
+    Mutation("image: baselines decide nothing about trained families", "stages/image/compare/course.py",
+             'likelihood_is_not_quality(study, study.trained(), "', 'likelihood_is_not_quality(study, study.contestants, "',
+             f"{_CLAIMS}test_a_baseline_that_predicts_well_and_draws_badly_says_nothing_of_the_trained_families"),
+    Mutation("image: a GAN against samples", "stages/image/compare/course.py",
+             'return _gan_is_sharper(study, "its samples", END)', 'return _gan_is_sharper(study, "its samples", "mean")',
+             f"{_CLAIMS}test_a_gan_is_compared_with_the_samples_in_a_claim_of_its_own"),
     Mutation("image: a share stays below 1", "stages/common/verdicts.py",
              "low, high = max(mean - reach, least), min(mean + reach, most)", "low, high = mean - reach, mean + reach",
              f"{_STATISTICS}test_the_interval_of_a_share_is_cut_at_0_and_at_1"),
