@@ -329,6 +329,13 @@ JUDGES = [
     Mutation("image: names keep clear of whiskers", "stages/image/compare/charts.py",
              "itertools.chain.from_iterable(whiskers)", "itertools.chain.from_iterable(whiskers[:0])",
              f"{_IMAGE}test_compare_charts.py::test_names_keep_clear_of_whiskers[x_interval]"),
+    Mutation("image: signs of collapse by variety", "stages/image/compare/collapse.py",
+             "lambda variety: variety < LEAST_VARIETY", "lambda variety: False",
+             f"{_IMAGE}test_compare_collapse.py::test_one_collapsed_training_is_enough_and_is_named[numbers1-"
+             "less than half the variety of real images (seed 2: 0.49)]"),
+    Mutation("image: signs of collapse by precision without recall", "stages/image/compare/collapse.py",
+             "precision > MUCH_PRECISION and recall < LITTLE_RECALL", "recall < LITTLE_RECALL",
+             f"{_IMAGE}test_compare_collapse.py::test_a_bad_model_without_precision_is_not_called_collapsed"),
     Mutation("image: a share stays below 1", "stages/common/verdicts.py",
              "low, high = max(mean - reach, least), min(mean + reach, most)", "low, high = mean - reach, mean + reach",
              f"{_STATISTICS}test_the_interval_of_a_share_is_cut_at_0_and_at_1"),

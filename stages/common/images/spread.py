@@ -34,7 +34,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("precision", "recall", "coverage", "total_variation"), _SHARE),
     **dict.fromkeys(("mean_largest_probability", "close_share", "duplicate_share"), _SHARE),
     **dict.fromkeys(("frechet_distance", "density", "vendi_ratio", "nearest_neighbour_ratio"), _POSITIVE),
-    **dict.fromkeys(("laplacian_ratio", "high_frequency_ratio"), _POSITIVE),
+    **dict.fromkeys(("laplacian_ratio", "high_frequency_ratio", "missing_classes"), _POSITIVE),
     "vendi_score": (1.0, math.inf),
 }
 """Between which numbers a value lies, where it has a limit. An interval is cut there: beyond lies no true value to be missed."""

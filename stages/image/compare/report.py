@@ -14,6 +14,7 @@ from stages.common.claims import Claim
 from stages.common.verdicts import LEAST_SEEDS, Estimate, estimate
 from stages.common.wording import short
 from stages.image.compare import tables
+from stages.image.compare.collapse import RULE
 from stages.image.compare.config import Published
 from stages.image.compare.contrasts import Pool, smallest_difference
 from stages.image.compare.models import usual_budget
@@ -71,6 +72,13 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
         "them. Vendi: how many different images a set is worth. TV: share of samples that would have to change their class. "
         "Laplacian and fine detail below 1: blurred; far above 1: noise, not sharpness. Intervals of ratios to real images "
         "allow for other real images too (bootstrap).",
+    )
+    section.table(
+        "Signs of collapse",
+        [*tables.columns_of(tables.VARIETY), "signs"],
+        tables.collapse_rows(study),
+        caption=f"{RULE} Classes missing: real classes that no sample has. Largest class probability: how sure the classifier is "
+        "of a sample, on average. A sign is shown by a single training, whatever the mean.",
     )
     section.table(
         "Memory and likelihood",

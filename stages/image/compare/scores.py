@@ -33,6 +33,8 @@ IN_SPACE = {
     "coverage": "coverage",
     "vendi_ratio": "vendi_ratio",
     "class_tv": "total_variation",
+    "missing_classes": "missing_classes",
+    "class_confidence": "mean_largest_probability",
 }
 IN_PIXELS = {
     "laplacian_ratio": "laplacian_ratio",

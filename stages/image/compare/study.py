@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.common.images.grid import Grid
-from stages.common.verdicts import (
-    Difference,
-    Estimate,
-    Sampled,
-    estimate,
-)
+from stages.common.verdicts import Difference, Estimate, Sampled, estimate
 from stages.image.compare.contrasts import Pool, logarithms, pool_of, unpaired
 from stages.image.compare.models import Contestant, usual_budget
 
@@ -53,6 +48,8 @@ COLUMNS = {
         Column(key="coverage", title="coverage", unit="1", higher_is_better=True),
         Column(key="vendi_ratio", title="Vendi ÷ real", unit="1", higher_is_better=None),
         Column(key="class_tv", title="class shares, TV", unit="1", higher_is_better=False),
+        Column(key="missing_classes", title="classes missing", unit="1", higher_is_better=False),
+        Column(key="class_confidence", title="largest class probability", unit="1", higher_is_better=None),
         Column(key="laplacian_ratio", title="Laplacian ÷ real", unit="1", higher_is_better=None),
         Column(key="hf_ratio", title="fine detail ÷ real", unit="1", higher_is_better=None),
         Column(key="nn_ratio", title="nearest train ÷ real", unit="1", higher_is_better=None),

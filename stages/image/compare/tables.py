@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.common.verdicts import estimate
 from stages.common.wording import on_what, plus_minus, short
+from stages.image.compare.collapse import signs_of
 from stages.image.compare.models import Contestant
 from stages.image.compare.pairs import Pair, best
 from stages.image.compare.study import COLUMNS, Study
@@ -19,6 +20,7 @@ Row = list[str | int | float | bool | None]
 
 SUMMARY = ("fd_ratio", "coverage", "hf_ratio", "bits_per_dim", "parameters", "cpu_seconds", "latency_ms_per_image")
 QUALITY = ("fd", "kid", "precision", "recall", "density", "coverage", "vendi_ratio", "class_tv", "laplacian_ratio", "hf_ratio")
+VARIETY = ("class_tv", "missing_classes", "class_confidence", "vendi_ratio", "precision", "recall")
 MEMORY = ("nn_ratio", "memorised_share", "duplicate_share", "bits_per_dim", "bits_gap")
 COST = (
     "training_tflop",
@@ -56,6 +58,15 @@ def raw_rows(study: Study) -> list[Row]:
         averaged = study.estimate(label, "fd")
         assert averaged is not None
         rows.append([label, plus_minus(averaged), plus_minus(estimate(raw))])
+    return rows
+
+
+def collapse_rows(study: Study) -> list[Row]:
+    """Return a row for each model: what a collapse would show in, and the signs of one."""
+    rows: list[Row] = []
+    for one in study.contestants:
+        cells = [_cell(study, one, key, None) for key in VARIETY]
+        rows.append([name_of(study, one), *cells, "; ".join(signs_of(study, one)) or "none"])
     return rows
 
 
