@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,7 +30,7 @@ MOST_EXACT = 8
 """Up to this many values all orders are tried (40,320); above, a sample of them."""
 _IMAGES_AT_ONCE = 2**22
 
-Method = Literal["seeds", "samples", "images", "images and seeds", "none"]
+Method = Literal["seeds", "pooled seeds", "samples", "images", "images and seeds", "none"]
 Verdict = Literal["better", "worse", "not separable"]
 
 
@@ -67,11 +67,18 @@ class Sampled:
         values: of each training, by its seed.
         deviations: standard deviation of each value over other draws of samples, by seed; NaN where it is unknown.
         bounds: between which such a number lies, such as 0 and 1 for a share.
+        degrees: degrees of freedom of each deviation, one less than the draws it stands on.
+        common: standard deviation of an error that all seeds share, such as that of the real images in a ratio to them; further
+            seeds do not shrink it, and in a difference of two such ratios it cannot change the sign.
+        common_degrees: its degrees of freedom.
     """
 
     values: dict[int, float]
     deviations: dict[int, float]
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    degrees: float = math.inf
+    common: float = 0.0
+    common_degrees: float = math.inf
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -83,27 +90,32 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     found = np.asarray(values, dtype=np.float64)
     if len(found) < 2:
         raise ValueError(f"an interval over {len(found)} value needs a spread; give two values or more")
-    reach = special.stdtrit(len(found) - 1, (1 + LEVEL) / 2) * found.std(ddof=1) / math.sqrt(len(found))
+    reach = t_quantile(len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
     return float(found.mean() - reach), float(found.mean() + reach)
 
 
 def estimate(number: Sampled) -> Estimate:
     """Return the mean over seeds with a t interval from LEAST_SEEDS seeds on, else with the spread over samples.
 
-    An interval is cut at the number's bounds: beyond them lies no true value that it could miss.
+    The error that all seeds share is added in quadrature, half interval to half interval, so that no further source of error
+    makes an interval narrower, as one quantile for the sum of the variances would where it has more degrees of freedom. An
+    interval is cut at the number's bounds: beyond them lies no true value that it could miss.
     """
     values = list(number.values.values())
     mean = float(np.mean(values))
-    method: Method = "seeds"
     if len(values) >= LEAST_SEEDS:
         low, high = t_interval(values)
+        reach, method = (high - low) / 2, "seeds"
     else:
-        reach, method = _normal_quantile() * _mean_deviation(list(number.deviations.values())), "samples"
-        low, high = mean - reach, mean + reach
-    if math.isnan(low):
+        deviation, degrees = _of_mean(number)
+        reach, method = t_quantile(degrees) * deviation, "samples"
+    if math.isnan(reach):
         return Estimate(mean=mean, low=math.nan, high=math.nan, num_seeds=len(values), method="none")
+    if number.common:
+        reach = math.hypot(reach, t_quantile(number.common_degrees) * number.common)
     least, most = number.bounds
-    return Estimate(mean=mean, low=max(low, least), high=min(high, most), num_seeds=len(values), method=method)
+    low, high = max(mean - reach, least), min(mean + reach, most)
+    return Estimate(mean=mean, low=low, high=high, num_seeds=len(values), method=cast("Method", method))
 
 
 def difference(first: Sampled, second: Sampled) -> Difference | None:
@@ -121,25 +133,48 @@ def difference(first: Sampled, second: Sampled) -> Difference | None:
     differences = [first.values[seed] - second.values[seed] for seed in seeds]
     if len(seeds) >= LEAST_SEEDS:
         return paired_difference(differences)
-    deviations = [math.hypot(first.deviations[seed], second.deviations[seed]) for seed in seeds]
-    deviation = _mean_deviation(deviations)
+    parts = [(one.deviations[seed], one.degrees) for one in (first, second) for seed in seeds]
+    deviation, degrees = satterthwaite([((each / len(seeds)) ** 2, freedom) for each, freedom in parts])
     if math.isnan(deviation):
         return None
-    mean, reach = float(np.mean(differences)), _normal_quantile() * deviation
-    p_value = 2 * float(special.ndtr(-_ratio(mean, deviation)))
-    return Difference(mean=mean, low=mean - reach, high=mean + reach, num_seeds=len(seeds), method="samples", p_value=p_value)
+    return t_difference(float(np.mean(differences)), deviation, degrees, num_seeds=len(seeds), method="samples")
 
 
 def paired_difference(differences: Sequence[float]) -> Difference:
     """Return mean, t interval and p value of the differences of pairs, one for each seed, at least two."""
     found = np.asarray(differences, dtype=np.float64)
-    low, high = t_interval(differences)
+    if len(found) < 2:
+        raise ValueError(f"a difference over {len(found)} pair needs a spread; give two pairs or more")
     error = float(found.std(ddof=1)) / math.sqrt(len(found))
-    p_value = 2 * float(special.stdtr(len(found) - 1, -_ratio(float(found.mean()), error)))
-    return Difference(mean=float(found.mean()), low=low, high=high, num_seeds=len(found), method="seeds", p_value=p_value)
+    return t_difference(float(found.mean()), error, len(found) - 1, num_seeds=len(found), method="seeds")
 
 
-def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, seed: int, num_resamples: int = 10_000) -> Difference:
+def t_difference(mean: float, error: float, degrees: float, *, num_seeds: int, method: Method) -> Difference:
+    """Return the interval and the two-sided p value of a difference with this standard error and degrees of freedom."""
+    reach = t_quantile(degrees) * error
+    p_value = 2 * _lower_tail(-_ratio(mean, error), degrees)
+    return Difference(mean=mean, low=mean - reach, high=mean + reach, num_seeds=num_seeds, method=method, p_value=float(p_value))
+
+
+def satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the standard error and the degrees of freedom of a sum of independent errors, each (variance, degrees).
+
+    Satterthwaite, An approximate distribution of estimates of variance components (1946).
+    """
+    variance = sum(each for each, _ in parts)
+    uncertain = sum(each**2 / degrees for each, degrees in parts)
+    return math.sqrt(variance), variance**2 / uncertain if uncertain > 0 else math.inf
+
+
+def t_quantile(degrees: float, level: float = LEVEL) -> float:
+    """Return how many standard errors the interval of `level` reaches to either side; normal for infinite degrees."""
+    tail = (1 + level) / 2
+    return float(special.ndtri(tail) if math.isinf(degrees) else special.stdtrit(degrees, tail))
+
+
+def paired_bootstrap(
+    first: ArrayLike, second: ArrayLike, *, seed: int, num_resamples: int = 10_000, over_seeds: Difference | None = None
+) -> Difference:
     """Compare two models on the same images: the images are drawn again, the same ones for both and for every seed.
 
     The percentile interval is over images. From LEAST_SEEDS seeds on, the t interval over seeds is computed as well, and the
@@ -149,6 +184,7 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, seed: int, num_resa
         first, second: bits per dimension, (S, N) each; rows of one index share the seed, columns the image.
         seed: of the draws.
         num_resamples: R.
+        over_seeds: the difference over seeds, where it is not that of pairs of equal seeds.
 
     Raises:
         ValueError: the shapes differ, or there is nothing to compare.
@@ -162,7 +198,7 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, *, seed: int, num_resa
     tail = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
     p_value, method = min(1.0, 2 * tail / (num_resamples + 1)), "images"
     if len(gaps) >= LEAST_SEEDS:
-        over_seeds = paired_difference(gaps.mean(axis=1).tolist())
+        over_seeds = over_seeds or paired_difference(gaps.mean(axis=1).tolist())
         low, high, p_value = min(low, over_seeds.low), max(high, over_seeds.high), max(p_value, over_seeds.p_value)
         method = "images and seeds"
     return Difference(mean=float(gaps.mean()), low=low, high=high, num_seeds=len(gaps), method=method, p_value=p_value)
@@ -220,13 +256,13 @@ def _resampled_means(values: np.ndarray, *, seed: int, num_resamples: int) -> np
     return means
 
 
-def _mean_deviation(deviations: Sequence[float]) -> float:
-    """Return the standard deviation of the mean of independent values with these deviations."""
-    return math.sqrt(sum(deviation**2 for deviation in deviations)) / len(deviations)
+def _of_mean(number: Sampled) -> tuple[float, float]:
+    """Return the standard deviation of the mean over seeds by their draws of samples, and its degrees of freedom."""
+    return satterthwaite([((each / len(number.values)) ** 2, number.degrees) for each in number.deviations.values()])
 
 
-def _normal_quantile() -> float:
-    return float(special.ndtri((1 + LEVEL) / 2))
+def _lower_tail(value: float, degrees: float) -> float:
+    return float(special.ndtr(value) if math.isinf(degrees) else special.stdtr(degrees, value))
 
 
 def _ratio(mean: float, error: float) -> float:

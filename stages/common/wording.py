@@ -42,4 +42,5 @@ def on_what(found: Estimate) -> str:
     """Return what the interval stands on: `3 seeds`, `the samples of 1 seed`."""
     seeds = f"{found.num_seeds} seed{'s' if found.num_seeds != 1 else ''}"
     words = {"samples": f"the samples of {seeds}", "images": f"images, {seeds}", "none": f"{seeds}, no spread known"}
+    words["pooled seeds"] = f"{seeds}, spread pooled over families"
     return words.get(found.method, seeds if found.method == "seeds" else f"images and {seeds}")

@@ -183,6 +183,15 @@ def test_pairs_of_trained_models_have_a_verdict_and_say_what_it_stands_on(compar
     assert "Holm" in pair["caption"]
 
 
+def test_what_draws_one_kind_of_image_shows_signs_of_collapse(compared):
+    table = next(block for block in blocks_of(compared, "table") if block["title"] == "Signs of collapse")
+    assert {"classes missing", "largest class probability"} <= set(table["columns"])
+    assert all(None not in row for row in table["rows"])
+    shown = {row[0]: row[-1] for row in table["rows"]}
+    assert shown["copies"] == "none"
+    assert "less than half the variety of real images" in shown["vae (mean)"]
+
+
 def test_the_card_carries_the_licence_and_the_outcomes(compared):
     card = (compared.path / "card.md").read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n")

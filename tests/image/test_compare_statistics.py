@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.common.images.spread import redrawn
 from stages.common.verdicts import (
     Difference,
     Sampled,
@@ -16,8 +17,10 @@ from stages.common.verdicts import (
     holm,
     paired_bootstrap,
     paired_difference,
+    satterthwaite,
     spearman,
     t_interval,
+    t_quantile,
     verdict,
 )
 
@@ -31,9 +34,27 @@ def test_the_t_interval_of_1_2_3_is_2_plus_and_minus_4_3027_over_the_root_of_3()
     assert (low, high) == (pytest.approx(2 - 4.302653 / math.sqrt(3)), pytest.approx(2 + 4.302653 / math.sqrt(3)))
 
 
-def test_one_value_has_no_t_interval():
-    with pytest.raises(ValueError, match="needs a spread"):
-        t_interval([1.0])
+def test_one_value_has_no_t_interval_and_one_pair_no_difference():
+    for refused in (t_interval, paired_difference):
+        with pytest.raises(ValueError, match="needs a spread"):
+            refused([1.0])
+
+
+def test_deviations_of_few_draws_reach_as_far_as_their_degrees_of_freedom_demand():
+    one = estimate(replace(sampled(1.0, deviation=0.5), degrees=3))
+    assert one.high - one.mean == pytest.approx(3.182446 * 0.5)
+    two = estimate(replace(sampled(1.0, 3.0, deviation=0.5), degrees=3))  # two equal variances: twice the degrees
+    assert two.high - two.mean == pytest.approx(2.446912 * 0.5 / math.sqrt(2))
+    pair = [replace(sampled(value, deviation=deviation), degrees=3) for value, deviation in ((3.0, 0.3), (2.0, 0.4))]
+    found, degrees = difference(*pair), 3 * 0.25**2 / (0.09**2 + 0.16**2)
+    assert found.high - found.mean == pytest.approx(t_quantile(degrees) * 0.5)
+    assert found.p_value > 0.0455, "the normal distribution would call this significant"
+
+
+def test_satterthwaite_by_hand():
+    assert satterthwaite([(3.0, 2), (1.0, 2)]) == (2.0, pytest.approx(16 / (9 / 2 + 1 / 2)))
+    assert satterthwaite([(4.0, math.inf)]) == (2.0, math.inf)
+    assert (t_quantile(math.inf), t_quantile(2)) == (pytest.approx(1.959964), pytest.approx(4.302653))
 
 
 def test_three_seeds_are_judged_by_their_own_spread_and_fewer_by_that_of_the_samples():
@@ -52,6 +73,31 @@ def test_the_interval_of_a_share_is_cut_at_0_and_at_1(values):
     assert free.low < 0 or free.high > 1
     assert (found.low, found.high) == (max(0.0, free.low), min(1.0, free.high))
     assert (found.mean, found.method) == (free.mean, free.method)
+
+
+def test_an_error_that_all_seeds_share_widens_the_interval_and_never_narrows_it():
+    alone = sampled(0.98, 0.99, 1.0)
+    found = estimate(replace(alone, common=0.02, common_degrees=435))
+    assert found.high - found.mean == pytest.approx(math.hypot(t_interval([0.98, 0.99, 1.0])[1] - 0.99, 1.965434 * 0.02))
+    for common in (0.001, 0.01, 0.1):
+        assert estimate(replace(alone, common=common)).high > estimate(alone).high
+    one = estimate(replace(sampled(1.0, deviation=0.03), common=0.04))
+    assert one.high - one.mean == pytest.approx(1.959964 * 0.05)
+
+
+def test_a_ratio_to_few_real_images_covers_the_truth_only_with_their_error():
+    generator, covered, without, num_trials = np.random.default_rng(6), 0, 0, 500
+    for trial in range(num_trials):
+        real = generator.gamma(4.0, 0.25, size=100)
+        models = [generator.gamma(4.0, 0.25, size=400).mean() for _ in range(3)]  # as sharp as real images: the ratio is 1
+        common = redrawn(lambda rows, x=real: {"mean": 1 / float(x[rows].mean())}, 100, seed=trial, num_redraws=50)["mean"]
+        number = sampled(*(model / real.mean() for model in models))
+        for shared in (0.0, common):
+            found = estimate(replace(number, common=shared, common_degrees=99))
+            covered += bool(shared) and found.low <= 1 <= found.high
+            without += not shared and found.low <= 1 <= found.high
+    assert without / num_trials < 0.75
+    assert covered / num_trials > 0.92
 
 
 def test_without_any_spread_there_is_a_mean_and_no_interval():

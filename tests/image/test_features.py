@@ -25,6 +25,7 @@ from stages.common.images.features import ExtractorFacts, PixelSpace, load_extra
 from stages.common.images.grid import Split, load_split
 from stages.common.images.noise import seeded_generator
 from stages.common.metrics.frechet_distance import frechet
+from stages.common.metrics.sharpness import energies
 from tests.image.digits import digits_artifact
 
 LEVELS = 17
@@ -177,6 +178,17 @@ def test_the_same_seed_gives_the_same_numbers_from_an_evaluator_made_anew(evalua
     options = {"levels": LEVELS, "num_parts": 2, "seed": 1}
     again = evaluate_samples(evaluator.pixelwise, digits["test"], digits["train"], extractors, **options)
     assert again == evaluator.evaluate(evaluator.pixelwise)
+
+
+def test_ratios_to_real_images_say_how_far_other_real_images_would_move_them(evaluator, digits):
+    found = evaluator.evaluate(digits["train"].images[:200])["pixels"]
+    told, values = found["reference_deviations"], found["values"]
+    assert told.keys() == values.keys()
+    # For a ratio of means the relative deviation is that of the mean of the real images.
+    own = energies("references", digits["test"].images.numpy())[:, 0]
+    relative = own.std(ddof=1) / np.sqrt(len(own)) / own.mean()
+    assert told["laplacian_ratio"] == pytest.approx(values["laplacian_ratio"] * relative, rel=0.2)
+    assert told["nearest_neighbour_ratio"] >= 0
 
 
 @pytest.mark.slow  # what parts tell is tested in test_spread; this is the whole way

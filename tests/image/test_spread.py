@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.common.images.spread import RANGES, draw_parts, measured
+from stages.common.images.spread import RANGES, draw_parts, measured, redrawn
+from stages.common.verdicts import Sampled, estimate
 
 NUM_SAMPLES = 300
 
@@ -50,3 +51,25 @@ def test_shares_lie_between_0_and_1_and_distances_above_0():
     assert RANGES["frechet_distance"][0] == 0
     assert "kernel_distance" not in RANGES, "an estimate without bias falls below 0"
     assert "frechet_ratio" not in RANGES, "nearer than as many real images is possible"
+
+
+@pytest.mark.parametrize("num_parts", [4, 8, 20])
+def test_an_interval_from_few_parts_covers_the_truth_at_the_stated_rate(num_parts):
+    generator, covered, num_trials = np.random.default_rng(num_parts), 0, 3000
+    for _ in range(num_trials):
+        samples = generator.normal(5.0, 2.0, size=100)
+        found = measured(lambda rows, x=samples: {"mean": float(x[rows].mean())}, 100, draw_parts(100, num_parts, generator))
+        one = Sampled({0: found["values"]["mean"]}, {0: found["deviations"]["mean"]}, degrees=num_parts - 1)
+        covered += (interval := estimate(one)).low <= 5.0 <= interval.high
+    # 0.95 and four standard errors; divisor J and 1.96 cover 0.81, 0.89 and 0.93.
+    assert covered / num_trials == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / num_trials) ** 0.5)
+
+
+def test_other_real_images_move_a_ratio_as_they_would_if_they_were_really_drawn_anew():
+    generator = np.random.default_rng(0)
+    ratio = lambda real: {"ratio": 3.0 / float(real.mean())}  # noqa: E731
+    fresh = [ratio(generator.gamma(4.0, 0.5, size=400))["ratio"] for _ in range(2000)]
+    real = generator.gamma(4.0, 0.5, size=400)
+    told = redrawn(lambda rows: ratio(real[rows]), 400, seed=0)
+    assert told["ratio"] == pytest.approx(np.std(fresh, ddof=1), rel=0.15)
+    assert redrawn(lambda rows: ratio(real[rows]), 400, seed=0) == told

@@ -7,14 +7,15 @@ real train images, the ceiling that of images whose pixels are drawn one by one,
     ratio = (distance - floor) / (ceiling - floor)
 is 0 for real images and 1 for pixels without any order. The reference is the test split in all of them.
 
-How much a number depends on the luck of the draw is told by parts of the samples; see `spread`.
+How much a number depends on the luck of the draw is told by parts of the samples; see `spread`. A ratio to real images, such as
+that of sharpness, depends on which real images there are as well, and is told how much by drawing those again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from pipeline.errors import DataError
 from stages.common.images.features import Extractor, PixelSpace, Space
 from stages.common.images.grid import Split
 from stages.common.images.noise import seeded_generator
-from stages.common.images.spread import Values, draw_parts, measured
+from stages.common.images.spread import Values, draw_parts, measured, redrawn
 from stages.common.metrics.class_histogram import compare_labels
 from stages.common.metrics.frechet_distance import frechet
 from stages.common.metrics.kernel_distance import squared_mmd
@@ -100,7 +101,7 @@ class Evaluator:
             )
         self._train, self._test, self._levels = train, test, levels
         self._num_samples = num_samples
-        self._facts = {
+        self._facts: dict[str, Any] = {
             "num_samples": num_samples,
             "num_references": len(test),
             "num_parts": num_parts,
@@ -148,15 +149,16 @@ class Evaluator:
 
         Returns:
             `spaces`: name of a space -> `sha256`, `floor`, `ceiling`, `values`, `deviations`; `pixels`: `values` and
-            `deviations` of what needs no features; and what must agree before two results may be compared. A deviation is
-            the standard deviation of a value over other draws of samples. All of it is plain JSON.
+            `deviations` of what needs no features, and `reference_deviations`; and what must agree before two results may be
+            compared. A deviation is the standard deviation of a value over other draws of samples, a reference deviation that
+            over other real images. All of it is plain JSON.
 
         Raises:
             DataError: another number of samples than agreed on, another shape or type, or a level off the grid.
         """
         self._check(samples)
         with _measuring("the samples"):
-            pixels = measured(self._pixel_values(samples), self._num_samples, self._parts)
+            pixels = self._in_pixels(samples)
             spaces = {one.space.name: self._in_space(one, samples) for one in self._yardsticks}
         return {**self._facts, "pixels": pixels, "spaces": spaces}
 
@@ -174,10 +176,18 @@ class Evaluator:
         if int(samples.max()) >= self._levels:
             raise DataError(f"level {int(samples.max())} is not on the grid of {self._levels} levels; quantise the samples")
 
-    def _pixel_values(self, samples: Tensor) -> Callable[[np.ndarray], Values]:
+    def _in_pixels(self, samples: Tensor) -> dict[str, Values]:
         own_energies = energies("predictions", samples.numpy())
         distances = nearest("predictions", _flat(samples), _flat(self._train.images))
-        return lambda rows: sharpness_ratios(own_energies[rows], self._energies) | closeness(distances[rows], self._distances)
+
+        def of_samples(rows: np.ndarray) -> Values:
+            return sharpness_ratios(own_energies[rows], self._energies) | closeness(distances[rows], self._distances)
+
+        def of_references(rows: np.ndarray) -> Values:
+            return sharpness_ratios(own_energies, self._energies[rows]) | closeness(distances, self._distances[rows])
+
+        found = measured(of_samples, self._num_samples, self._parts)
+        return found | {"reference_deviations": redrawn(of_references, len(self._test), seed=self._facts["seed"])}
 
     def _in_space(self, known: _Yardsticks, samples: Tensor) -> dict[str, Any]:
         features = known.space.features(samples)

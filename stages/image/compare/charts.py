@@ -1,10 +1,12 @@
-"""Two charts that the shared ones do not offer: points with intervals both ways, and curves with a band, each named.
+"""Charts that the shared ones do not offer: points with intervals both ways, curves with a band, bars with intervals in words.
 
 In the style of `stages.common.plots`; text is saved as paths and the same numbers give the same bytes.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from stages.common.plots import MUTED, PALETTE, STYLE, WIDTH, readable
+from stages.common.plots import INK, MUTED, PALETTE, STYLE, WIDTH, readable
+from stages.common.verdicts import Estimate
+from stages.common.wording import plus_minus
 
 HEIGHT = 4.0
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -88,8 +92,9 @@ def scatter_chart(
                 markersize=6,
             )
         axes.margins(0.14)
-        taken = _yardsticks(axes, hlines or {})
-        _name(axes, {label: (point.x, point.y, point.number) for label, point in points.items()}, taken, (RIGHT, LEFT, MIDDLE))
+        others = _yardsticks(axes, hlines or {})
+        places = {label: (point.x, point.y, point.number) for label, point in points.items()}
+        _name(axes, places, others, (RIGHT, LEFT, MIDDLE), whiskers=[_whiskers(point) for point in points.values()])
     return f"{path.parent.name}/{path.name}"
 
 
@@ -109,12 +114,33 @@ def band_chart(
     return f"{path.parent.name}/{path.name}"
 
 
+def interval_chart(path: Path, estimates: Mapping[str, Estimate], *, xlabel: str) -> str:
+    """Draw one horizontal bar for each estimate, from top to bottom, with its interval as a whisker and in words beside it.
+
+    The words have two digits of the interval: more digits of the mean than that would say what nobody measured.
+    """
+    with _chart(path, xlabel, "", log_x=False, log_y=False, height=0.9 + 0.36 * len(estimates)) as axes:
+        for row, found in enumerate(estimates.values()):
+            axes.barh(row, found.mean, height=0.62, color=PALETTE[0])
+            low, high = (found.mean, found.mean) if math.isnan(found.low) else (found.low, found.high)
+            if low < high:
+                error = _error(found.mean, (low, high))
+                axes.errorbar(found.mean, row, xerr=error, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+            end = (max(high, 0.0), row)
+            axes.annotate(plus_minus(found), end, (5, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_yticks(range(len(estimates)), list(estimates), color=INK)
+        axes.set_ylim(len(estimates) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.12)
+    return f"{path.parent.name}/{path.name}"
+
+
 @contextmanager
-def _chart(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool) -> Iterator[Axes]:
+def _chart(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool, height: float = HEIGHT) -> Iterator[Axes]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(WIDTH, HEIGHT))
+        figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_xlabel(xlabel)
@@ -159,8 +185,10 @@ def _name(
     places: Mapping[str, tuple[float, float, int]],
     others: Sequence[Annotation],
     sides: Sequence[tuple[int, str]],
+    *,
+    whiskers: Sequence[Sequence[tuple[tuple[float, float], tuple[float, float]]]] = (),
 ) -> None:
-    """Write each name at the first place near its point that covers neither another name nor a point."""
+    """Write each name at the first place near its point that covers neither another name nor a point nor a whisker."""
     axes.figure.canvas.draw()
     axes.set_xlim(axes.get_xlim())
     axes.set_ylim(axes.get_ylim())
@@ -168,6 +196,10 @@ def _name(
     centres = [axes.transData.transform(place[:2]) for place in places.values()]
     taken = [Bbox.from_extents(*(centre - reach), *(centre + reach)) for centre in centres]
     taken += [other.get_window_extent() for other in others]
+    for start, stop in itertools.chain.from_iterable(whiskers):
+        ends = axes.transData.transform([start, stop])
+        # Two points of 1/72 inch to either side: a line has no area that a name could cover.
+        taken.append(Bbox.from_extents(*(ends.min(axis=0) - reach / 2), *(ends.max(axis=0) + reach / 2)))
     choices = [(dx, dy, align) for dy in HEIGHTS for dx, align in sides if dx or dy]
     for name, (x, y, number) in places.items():
         style: dict[str, Any] = {"textcoords": "offset points", "color": _color(number), "fontsize": 9, "va": "center"}
@@ -180,6 +212,16 @@ def _name(
             if costs[-1] == 0:
                 break
         taken.append(_placed(label, *choices[costs.index(min(costs))]))
+
+
+def _whiskers(point: Point) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Return both ends of each whisker in data units."""
+    found = []
+    if point.x_interval is not None:
+        found.append(((point.x_interval[0], point.y), (point.x_interval[1], point.y)))
+    if point.y_interval is not None:
+        found.append(((point.x, point.y_interval[0]), (point.x, point.y_interval[1])))
+    return found
 
 
 def _placed(label: Annotation, dx: int, dy: int, align: str) -> Bbox:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from stages.common.claims import Finding, side_of
-from stages.common.verdicts import Estimate, Sampled, difference, t_interval
+from stages.common.verdicts import Estimate, t_interval
 from stages.common.wording import with_interval
+from stages.image.compare.contrasts import contrast
 from stages.image.compare.models import END, Contestant, matched
 from stages.image.compare.study import COLUMNS, Study
 
@@ -21,11 +22,17 @@ def ratio_finding(study: Study, label: str, key: str) -> Finding:
     return Finding(f"{label}: {COLUMNS[key].title} {with_interval(found)}", side_of(found, 1.0))
 
 
-def gap_finding(first: str, second: str, key: str, one: Sampled | None, other: Sampled | None) -> Finding:
-    """Say whether the first model's number lies above or below the second's."""
-    found = None if one is None or other is None else difference(one, other)
+def gap_finding(study: Study, first: Contestant, others: Sequence[Contestant], key: str) -> Finding | None:
+    """Say whether a model's number lies above or below another's, or the mean of several others'; None where one is missing."""
+    ours, theirs = study.number(first.label, key), [study.number(other.label, key) for other in others]
+    numbers = [number for number in theirs if number is not None]
+    if ours is None or not numbers:
+        return None
+    weight = -1 / len(numbers)
+    found = contrast([(1.0, ours), *((weight, number) for number in numbers)], study.pool(key))
     words = "no spread is known" if found is None else with_interval(found)
-    return Finding(f"{COLUMNS[key].title}, {first} minus {second}: {words}", side_of(found, 0.0))
+    name = others[0].label if len(others) == 1 else "the mean of the others"
+    return Finding(f"{COLUMNS[key].title}, {first.label} minus {name}: {words}", side_of(found, 0.0))
 
 
 def of_family(study: Study, families: Iterable[str], sample_set: str = END) -> list[Contestant]:
@@ -36,15 +43,6 @@ def of_family(study: Study, families: Iterable[str], sample_set: str = END) -> l
 def rivals_of(study: Study, one: Contestant) -> list[Contestant]:
     """Return the trained models of other families with the same budget."""
     return [other for other in study.trained() if other.family != one.family and matched(one, other, study.tolerance)]
-
-
-def mean_number(numbers: Sequence[Sampled]) -> Sampled:
-    """Return the mean of several models' numbers on the seeds that all have."""
-    seeds = sorted(set.intersection(*(set(number.values) for number in numbers)))
-    return Sampled(
-        {seed: float(np.mean([number.values[seed] for number in numbers])) for seed in seeds},
-        {seed: math.hypot(*(number.deviations[seed] for number in numbers)) / len(numbers) for seed in seeds},
-    )
 
 
 def published(one: Contestant, name: str, **facts: str) -> list[tuple[float, tuple[float, float] | None]]:

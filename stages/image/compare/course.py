@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from stages.common.claims import Claim, Finding, conclude, side_of, untestable
-from stages.common.verdicts import LEAST_SEEDS, Sampled, estimate, spearman
+from stages.common.verdicts import LEAST_SEEDS, spearman
 from stages.common.wording import short, with_interval
 from stages.image.compare.claims import (
     gap_finding,
-    mean_number,
     of_family,
     published,
     published_estimate,
     ratio_finding,
     rivals_of,
 )
-from stages.image.compare.models import Contestant
-from stages.image.compare.study import ITERATIVE, Study, compare_bits, compare_pairs
+from stages.image.compare.models import END, Contestant
+from stages.image.compare.pairs import compare_bits, compare_pairs
+from stages.image.compare.study import ITERATIVE, Study
 
 SHARPNESS = ("laplacian_ratio", "hf_ratio")
 EXACT = {"float32": 1e-3, "float64": 1e-6}
@@ -38,6 +39,7 @@ def all_claims(study: Study) -> list[Claim]:
         vae_means_are_blurred(study),
         vae_samples_are_blurred(study),
         gan_is_sharper_than_means(study),
+        gan_is_sharper_than_samples(study),
         gan_drops_modes(study),
         vae_latents_are_smooth(study),
         vae_trains_most_evenly(study),
@@ -45,7 +47,8 @@ def all_claims(study: Study) -> list[Claim]:
         flows_sample_in_one_pass(study),
         iterative_models_are_best(study),
         iterative_models_are_slowest(study),
-        likelihood_is_not_quality(study),
+        likelihood_is_not_quality(study, study.trained(), "trained families"),
+        likelihood_is_not_quality(study, study.contestants, "trained families and classic densities"),
         nothing_is_copied(study),
     ]
 
@@ -76,18 +79,12 @@ def vae_samples_are_blurred(study: Study) -> Claim:
 
 def gan_is_sharper_than_means(study: Study) -> Claim:
     """What a discriminator sees at once, an average cannot afford."""
-    pairs = itertools.product(of_family(study, ["gan"]), of_family(study, ["vae"], "mean"), SHARPNESS)
-    return conclude(
-        "A GAN's images are sharper than a VAE's",
-        "the same ratios, of the GAN minus those of the VAE's means",
-        "both differences above 0",
-        [
-            gap_finding(gan.label, vae.label, key, study.number(gan.label, key), study.number(vae.label, key))
-            for gan, vae, key in pairs
-        ],
-        "above",
-        missing="a GAN and a VAE's means are needed, and one of them is missing",
-    )
+    return _gan_is_sharper(study, "the decoder's means", "mean")
+
+
+def gan_is_sharper_than_samples(study: Study) -> Claim:
+    """Samples have noise where means are smooth, and noise counts as fine detail."""
+    return _gan_is_sharper(study, "its samples", END)
 
 
 def gan_drops_modes(study: Study) -> Claim:
@@ -96,10 +93,8 @@ def gan_drops_modes(study: Study) -> Claim:
     for gan in of_family(study, ["gan"]):
         others = rivals_of(study, gan)
         for key, sign in (("class_tv", 1), ("coverage", -1), ("recall", -1)):
-            numbers = [found for other in others if (found := study.number(other.label, key)) is not None]
-            ours = study.number(gan.label, key)
-            if numbers and ours is not None:
-                found = gap_finding(gan.label, "the mean of the others", key, ours, mean_number(numbers))
+            found = gap_finding(study, gan, others, key) if others else None
+            if found is not None:
                 findings.append(found if sign > 0 else _mirrored(found))
     return conclude(
         "A GAN drops modes",
@@ -137,7 +132,7 @@ def vae_trains_most_evenly(study: Study) -> Claim:
         for other in rivals:
             numbers = [study.number(one.label, "gradient_spread") for one in (vae, other)]
             if all(number is not None and len(number.values) >= LEAST_SEEDS for number in numbers):
-                findings.append(gap_finding(vae.label, other.label, "gradient_spread", *numbers))
+                findings += [found for found in [gap_finding(study, vae, [other], "gradient_spread")] if found is not None]
     claim = conclude(
         "A VAE trains most stably",
         "standard deviation of the logarithm of the gradient norm over the second half of the steps (the worst network)",
@@ -194,10 +189,7 @@ def iterative_models_are_best(study: Study) -> Claim:
     if iterative:
         best = min(iterative, key=lambda one: float(np.mean(list(study.numbers[one.label]["fd"].values.values()))))
         others = [other for other in rivals_of(study, best) if other.family not in ITERATIVE]
-        findings = [
-            gap_finding(best.label, other.label, "fd", study.number(best.label, "fd"), study.number(other.label, "fd"))
-            for other in others
-        ]
+        findings = [found for other in others if (found := gap_finding(study, best, [other], "fd")) is not None]
     return conclude(
         "Diffusion and flow matching give the best images",
         "Fréchet distance, of the better of the two minus that of each other trained family with the same budget",
@@ -222,12 +214,15 @@ def iterative_models_are_slowest(study: Study) -> Claim:
     return conclude(sentence, statistic, rule, findings, "above", missing=missing)
 
 
-def likelihood_is_not_quality(study: Study) -> Claim:
-    """One pair that the two measures order differently, both clearly, is enough."""
-    sentence = "A better likelihood does not mean better images"
+def likelihood_is_not_quality(study: Study, among: Sequence[Contestant], who: str) -> Claim:
+    """One pair that the two measures order differently, both clearly, is enough.
+
+    Asked of the trained families alone too: a density that predicts pixels well and draws noise says nothing of them.
+    """
+    sentence = f"A better likelihood does not mean better images ({who})"
     statistic = "pairs ordered one way by bits per dimension and the other way by Fréchet distance; Spearman's correlation"
-    rule = "at least one such pair, clear in both (Holm over all pairs)"
-    models = [one for one in study.contestants if one.is_model and one.kind and study.is_matched(one)]
+    rule = "at least one such pair, clear in both (Holm over all pairs); does not hold if none is and the correlation is clear"
+    models = [one for one in among if one.is_model and one.kind and study.is_matched(one)]
     if len(models) < 3:
         missing = f"three models with a likelihood are needed, and {len(models)} are there"
         return untestable(sentence, statistic, rule, missing)
@@ -267,6 +262,18 @@ def nothing_is_copied(study: Study) -> Claim:
     )
 
 
+def _gan_is_sharper(study: Study, what: str, sample_set: str) -> Claim:
+    pairs = itertools.product(of_family(study, ["gan"]), of_family(study, ["vae"], sample_set), SHARPNESS)
+    return conclude(
+        f"A GAN's images are sharper than a VAE's ({what})",
+        f"the same ratios, of the GAN minus those of the VAE ({what})",
+        "both differences above 0",
+        [found for gan, vae, key in pairs if (found := gap_finding(study, gan, [vae], key)) is not None],
+        "above",
+        missing=f"a GAN and a VAE ({what}) are needed, and one of them is missing",
+    )
+
+
 def _mirrored(found: Finding) -> Finding:
     sides = {"above": "below", "below": "above", "either": "either"}
     return Finding(found.words, sides[found.side])
@@ -278,12 +285,12 @@ def _relative_spread(study: Study, one: Contestant) -> str:
 
 
 def _latency_finding(study: Study, one: Contestant, other: Contestant) -> Finding:
-    numbers = [study.numbers[each.label]["latency_ms_per_image"].values for each in (one, other)]
-    seeds = sorted(numbers[0].keys() & numbers[1].keys())
-    logs = {seed: math.log(numbers[0][seed] / numbers[1][seed]) for seed in seeds}
-    found = estimate(Sampled(logs, dict.fromkeys(seeds, math.nan)))
-    ratio, words = math.exp(found.mean), f"{one.label} ÷ {other.label}"
-    if found.method == "none":
-        side = "above" if ratio > CLEAR_FACTOR else "below" if ratio < 1 / CLEAR_FACTOR else "either"
-        return Finding(f"{words}: {short(ratio)}", side)
-    return Finding(f"{words}: {short(ratio)} [{short(math.exp(found.low))}, {short(math.exp(found.high))}]", side_of(found, 0.0))
+    words = f"{one.label} ÷ {other.label}"
+    found = study.difference(one, other, "latency_ms_per_image")
+    if found is not None:
+        mean, low, high = (short(math.exp(value)) for value in (found.mean, found.low, found.high))
+        return Finding(f"{words}: {mean} [{low}, {high}]", side_of(found, 0.0))
+    times = [float(np.mean(list(study.numbers[each.label]["latency_ms_per_image"].values.values()))) for each in (one, other)]
+    ratio = times[0] / times[1] if times[1] > 0 else math.inf
+    side = "above" if ratio > CLEAR_FACTOR else "below" if ratio < 1 / CLEAR_FACTOR else "either"
+    return Finding(f"{words}: {short(ratio)}", side)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from pipeline.contract import Context
 from stages.common.images.pictures import named_rows
-from stages.common.plots import bar_chart
 from stages.common.verdicts import Estimate
-from stages.image.compare.charts import Band, Point, band_chart, scatter_chart
+from stages.image.compare.charts import Band, Point, band_chart, interval_chart, scatter_chart
 from stages.image.compare.config import Config
 from stages.image.compare.models import SHARES, Contestant
 from stages.image.compare.study import Study
@@ -44,7 +43,7 @@ def draw_sheets(config: Config, context: Context, study: Study, train: Tensor, r
         context.section.figure(
             path,
             f"Training as a film strip: the same {STRIP_IMAGES} random starts after an eighth, a quarter, a half and all of the "
-            "budget.",
+            "budget, as stops of one training whose learning rate falls towards the end.",
         )
     rows = {one.label: _suspects(_first_samples(one), train) for one in study.contestants if one.is_model}
     rows[_real(study)], headings = _suspects(real, train), ["new", "train"] * SUSPECTS
@@ -67,13 +66,18 @@ def draw_charts(context: Context, study: Study) -> None:
 
 _ANYTIME = (
     "Quality against compute: the distance to real images after an eighth, a quarter, a half and all of the budget, mean "
-    "and range over the seeds. Where curves cross, the best family depends on how long one trains."
+    "and range over the seeds. The points on the way are stops of one training whose learning rate falls along a cosine over the "
+    "whole budget, so it has not fallen there yet: they are not what a model trained for that budget alone would reach. Where "
+    "curves cross, the order on the way is another one than at the end."
 )
 _SECONDS = (
     "The same against processor seconds: equal FLOPs are not equal seconds, for small operations keep a processor waiting. "
     "The seconds depend on the machine, the FLOPs do not."
 )
-_LATENCY = "Quality against the time that one sample takes, in a batch of 64. Down is better, left is faster."
+_LATENCY = (
+    "Quality against the time that one sample takes, in a batch of 64. Down is better, left is faster. Other stages may have run "
+    "beside the measurement (--jobs), which makes times longer and less even."
+)
 _BITS = (
     "Two ways to be good: bits per dimension say how well a model predicts every pixel, the distance how real its samples look. "
     "Were they one thing, the points would lie on a rising line. The kind of each number of bits stands in the table."
@@ -116,12 +120,10 @@ def _distance_bars(context: Context, study: Study) -> None:
     found = {one.label: study.estimate(one.label, "fd_ratio") for one in study.contestants}
     known = {label: estimate for label, estimate in found.items() if estimate is not None}
     order = sorted(known, key=lambda label: known[label].mean)
-    path = bar_chart(
+    path = interval_chart(
         context.figures / "distance.svg",
-        order,
-        [known[label].mean for label in order],
-        ylabel="Fréchet distance: 0 real train images, 1 independent pixels",
-        intervals=[_ends(known[label]) or (known[label].mean, known[label].mean) for label in order],
+        {label: known[label] for label in order},
+        xlabel="Fréchet distance: 0 real train images, 1 independent pixels",
     )
     context.section.figure(
         path,

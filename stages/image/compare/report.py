@@ -14,10 +14,13 @@ from stages.common.claims import Claim
 from stages.common.verdicts import LEAST_SEEDS, Estimate, estimate
 from stages.common.wording import short
 from stages.image.compare import tables
+from stages.image.compare.collapse import RULE
 from stages.image.compare.config import Published
+from stages.image.compare.contrasts import Pool, smallest_difference
 from stages.image.compare.models import usual_budget
 from stages.image.compare.page import PAGE
-from stages.image.compare.study import Pair, Study, classic_pairs, compare_bits, compare_pairs, trained_pairs
+from stages.image.compare.pairs import Pair, bits_pool, classic_pairs, compare_bits, compare_pairs, trained_pairs
+from stages.image.compare.study import Study
 
 PAIR_COLUMNS = ["first", "second", "first − second", "95 % interval", "p (Holm)", "verdict", "stands on"]
 
@@ -65,7 +68,15 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
         tables.rows_of(study, tables.QUALITY),
         caption=f"{_intervals()} Precision and density: do samples look real. Recall and coverage: is everything real among "
         "them. Vendi: how many different images a set is worth. TV: share of samples that would have to change their class. "
-        "Laplacian and fine detail below 1: blurred; far above 1: noise, not sharpness.",
+        "Laplacian and fine detail below 1: blurred; far above 1: noise, not sharpness. Intervals of ratios to real images "
+        "allow for other real images too (bootstrap).",
+    )
+    section.table(
+        "Signs of collapse",
+        [*tables.columns_of(tables.VARIETY), "signs"],
+        tables.collapse_rows(study),
+        caption=f"{RULE} Classes missing: real classes that no sample has. Largest class probability: how sure the classifier is "
+        "of a sample, on average. A sign is shown by a single training, whatever the mean.",
     )
     section.table(
         "Memory and likelihood",
@@ -169,23 +180,38 @@ def write_card(context: Context, study: Study, claims: Sequence[Claim]) -> None:
 
 
 def _write_pairs(context: Context, study: Study) -> list[Pair]:
+    trained, classic = trained_pairs(study), classic_pairs(study)
+    distances, bits = study.pool("fd"), bits_pool(study)
     groups = {
-        "Trained families, Fréchet distance": compare_pairs(study, "fd", trained_pairs(study)),
-        "Trained families, bits per dimension": compare_bits(study, trained_pairs(study)),
-        "Trained families against classic densities, Fréchet distance": compare_pairs(study, "fd", classic_pairs(study)),
-        "Trained families against classic densities, bits per dimension": compare_bits(study, classic_pairs(study)),
+        "Trained families, Fréchet distance": (compare_pairs(study, "fd", trained), distances),
+        "Trained families, bits per dimension": (compare_bits(study, trained), bits),
+        "Trained families against classic densities, Fréchet distance": (compare_pairs(study, "fd", classic), distances),
+        "Trained families against classic densities, bits per dimension": (compare_bits(study, classic), bits),
     }
-    for title, pairs in groups.items():
+    for title, (pairs, pool) in groups.items():
         if pairs:
             context.section.table(
                 title,
                 PAIR_COLUMNS,
                 tables.pair_rows(pairs),
-                caption="Below 0 the first is better. Both models of a pair are taken at the same seeds and, for bits, on the "
-                f"same images. A verdict needs an interval without 0 and p < 0.05 after Holm's correction over the "
-                f"{len(pairs)} pairs of this table; otherwise the two are not separable, which does not mean equal.",
+                caption="Below 0 the first is better. Bits are compared on the same images. A verdict needs an interval without "
+                f"0 and p < 0.05 after Holm's correction over the {len(pairs)} pairs of this table; otherwise the two are not "
+                f"separable, which does not mean equal. {smallest(pairs, pool)}",
             )
-    return [pair for pairs in groups.values() for pair in pairs]
+    return [pair for pairs, _ in groups.values() for pair in pairs]
+
+
+def smallest(pairs: Sequence[Pair], pool: Pool | None) -> str:
+    """Return a sentence on the smallest difference that the seeds of a table could tell apart; what is known of it otherwise."""
+    counts = [pair.found.num_seeds for pair in pairs if pair.found is not None]
+    if pool is None or not counts or min(counts) < LEAST_SEEDS:
+        return "Each pair is judged by its own spread."
+    least = smallest_difference(pool, min(counts), len(counts))
+    return (
+        f"The spread from seed to seed is pooled over the {pool.num_families} trained families ({pool.degrees} degrees of "
+        f"freedom); with {min(counts)} seeds each, the largest difference of the table must be above {short(least)} to be told "
+        "apart. A pair that varies clearly more than the pool keeps its own spread (Welch) and needs more."
+    )
 
 
 def _write_agreement(context: Context, study: Study) -> None:
@@ -207,8 +233,8 @@ def _write_agreement(context: Context, study: Study) -> None:
 def _intervals() -> str:
     return (
         f"Mean over seeds. ± is half a 95 % t interval over at least {LEAST_SEEDS} seeds, ~ half a 95 % interval over other "
-        "draws of samples (or of images, for bits), which says nothing of another training. ★: the best, where it can be "
-        "told from the second."
+        "draws of samples (or of images, for bits), which says nothing of another training. ★: better than every other "
+        "model by the verdicts of the pairs, corrected for their number."
     )
 
 

@@ -33,6 +33,8 @@ IN_SPACE = {
     "coverage": "coverage",
     "vendi_ratio": "vendi_ratio",
     "class_tv": "total_variation",
+    "missing_classes": "missing_classes",
+    "class_confidence": "mean_largest_probability",
 }
 IN_PIXELS = {
     "laplacian_ratio": "laplacian_ratio",
@@ -173,8 +175,10 @@ def _anchors(results: Results, main: Extractor) -> Anchors:
 
 
 def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str, split: str) -> dict[str, Sampled]:
-    numbers = _of_results({seed: result["spaces"][main] for seed, result in found.items()}, IN_SPACE)
-    numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS)
+    first = next(iter(found.values()))
+    sizes = first["num_parts"] - 1, first["num_references"]
+    numbers = _of_results({seed: result["spaces"][main] for seed, result in found.items()}, IN_SPACE, *sizes)
+    numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS, *sizes)
     numbers |= {key: _certain({seed: float(run.facts[key]) for seed, run in one.runs.items()}) for key in COSTS}
     numbers["training_tflop"] = _certain({seed: run.facts["training_flops"] / 1e12 for seed, run in one.runs.items()})
     spreads = {seed: gradient_spread(run) for seed, run in one.runs.items()}
@@ -183,17 +187,26 @@ def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str,
     return numbers | (_bits(one, split) if one.kind else {})
 
 
-def _of_results(found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Mapping[str, str]) -> dict[str, Sampled]:
-    """Return what every seed has; a classifier's numbers are missing where the images have no classes."""
-    return {
-        column: Sampled(
-            {seed: one["values"][key] for seed, one in found.items()},
-            {seed: one["deviations"].get(key, math.nan) for seed, one in found.items()},
-            RANGES.get(key, (-math.inf, math.inf)),
-        )
-        for column, key in keys.items()
-        if all(key in one["values"] for one in found.values())
-    }
+def _of_results(
+    found: Mapping[int, Mapping[str, Mapping[str, float]]], keys: Mapping[str, str], degrees: int, num_references: int
+) -> dict[str, Sampled]:
+    """Return what every seed has; a classifier's numbers are missing where the images have no classes.
+
+    The real images are the same for all seeds, so what other real images would change does not shrink with further seeds.
+    """
+    numbers = {}
+    for column, key in keys.items():
+        if all(key in one["values"] for one in found.values()):
+            common = [one.get("reference_deviations", {}).get(key, 0.0) for one in found.values()]
+            numbers[column] = Sampled(
+                {seed: one["values"][key] for seed, one in found.items()},
+                {seed: one["deviations"].get(key, math.nan) for seed, one in found.items()},
+                RANGES.get(key, (-math.inf, math.inf)),
+                degrees=degrees,
+                common=float(np.mean(common)),
+                common_degrees=num_references - 1,
+            )
+    return numbers
 
 
 def _bits(one: Contestant, split: str) -> dict[str, Sampled]:

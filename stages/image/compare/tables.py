@@ -11,13 +11,16 @@ import numpy as np
 
 from stages.common.verdicts import estimate
 from stages.common.wording import on_what, plus_minus, short
+from stages.image.compare.collapse import signs_of
 from stages.image.compare.models import Contestant
-from stages.image.compare.study import COLUMNS, Pair, Study
+from stages.image.compare.pairs import Pair, best
+from stages.image.compare.study import COLUMNS, Study
 
 Row = list[str | int | float | bool | None]
 
 SUMMARY = ("fd_ratio", "coverage", "hf_ratio", "bits_per_dim", "parameters", "cpu_seconds", "latency_ms_per_image")
 QUALITY = ("fd", "kid", "precision", "recall", "density", "coverage", "vendi_ratio", "class_tv", "laplacian_ratio", "hf_ratio")
+VARIETY = ("class_tv", "missing_classes", "class_confidence", "vendi_ratio", "precision", "recall")
 MEMORY = ("nn_ratio", "memorised_share", "duplicate_share", "bits_per_dim", "bits_gap")
 COST = (
     "training_tflop",
@@ -38,9 +41,9 @@ def columns_of(keys: Sequence[str]) -> list[str]:
 
 
 def rows_of(study: Study, keys: Sequence[str]) -> list[Row]:
-    """Return a row for each model: mean and interval, a star at the best where it can be told from the second."""
-    best = {key: study.best(key) for key in keys}
-    return [[name_of(study, one), *(_cell(study, one, key, best[key]) for key in keys)] for one in study.contestants]
+    """Return a row for each model: mean and interval, a star at the one that is better than every other."""
+    stars = {key: best(study, key) for key in keys}
+    return [[name_of(study, one), *(_cell(study, one, key, stars[key]) for key in keys)] for one in study.contestants]
 
 
 def name_of(study: Study, one: Contestant) -> str:
@@ -55,6 +58,15 @@ def raw_rows(study: Study) -> list[Row]:
         averaged = study.estimate(label, "fd")
         assert averaged is not None
         rows.append([label, plus_minus(averaged), plus_minus(estimate(raw))])
+    return rows
+
+
+def collapse_rows(study: Study) -> list[Row]:
+    """Return a row for each model: what a collapse would show in, and the signs of one."""
+    rows: list[Row] = []
+    for one in study.contestants:
+        cells = [_cell(study, one, key, None) for key in VARIETY]
+        rows.append([name_of(study, one), *cells, "; ".join(signs_of(study, one)) or "none"])
     return rows
 
 
@@ -101,14 +113,14 @@ def table_csv(study: Study) -> str:
     return stream.getvalue()
 
 
-def _cell(study: Study, one: Contestant, key: str, best: str | None) -> str | None:
+def _cell(study: Study, one: Contestant, key: str, star: str | None) -> str | None:
     found = study.estimate(one.label, key)
     if found is None:
         return None
     text = f"{found.mean:,.0f}" if COLUMNS[key].is_count else plus_minus(found)
     if key == "bits_per_dim":
         text = f"{text}, {one.kind}"
-    return STAR + text if one.label == best else text
+    return STAR + text if one.label == star else text
 
 
 def _p(value: float) -> str:
