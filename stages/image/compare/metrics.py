@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.contract import Context
@@ -60,7 +61,7 @@ def _write_number(context: Context, study: Study, one: Contestant, key: str, num
 def _training(study: Study, one: Contestant, key: str, number: Sampled, seed: int) -> dict[str, Any]:
     """Return what one training contributes to a row: who reads a single model wants its own value, not that of its siblings."""
     run = one.runs[seed]
-    own = estimate(Sampled({seed: number.values[seed]}, {seed: number.deviations[seed]}, number.bounds))
+    own = estimate(replace(number, values={seed: number.values[seed]}, deviations={seed: number.deviations[seed]}))
     of_images = key in _OF_IMAGES
     return {
         "artifact": run.artifact.fingerprint,
