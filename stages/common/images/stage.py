@@ -110,10 +110,11 @@ def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid]
     shares = {round(prepared.num_steps * share): name for name, share in SHARES.items()}
     prepared.training.run(prepared.num_steps, {step: _sampler(prepared, name) for step, name in shares.items()})
     if context.is_main:
+        latency_ms = _latency_ms(config, prepared.family)  # first: signs of life cost a little time at each call of a layer
         with devices.signs_of_life(context, prepared.family.averaged().values()):
             raw = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
             with prepared.training.averages.in_place():
-                measured = _measure(config, context, prepared.family, raw)
+                measured = _measure(config, context, prepared.family, raw, latency_ms)
                 _finish(config, context, prepared, measured)
     devices.wait_for_everyone(context, prepared.accelerator)
 
@@ -194,7 +195,7 @@ def _sampler(prepared: Prepared[Family], share: str) -> Callable[[], None]:
     return sample
 
 
-def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Tensor) -> Measured:
+def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Tensor, latency_ms: float) -> Measured:
     samples = {share: load_file(_anytime_path(context, share))["images"] for share in SHARES}
     samples["1"] = family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
     samples["raw"] = raw
@@ -206,7 +207,7 @@ def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Te
         found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
         if found is not None:
             likelihood[split] = found
-    return Measured(samples=samples, likelihood=likelihood, latency_ms=_latency_ms(config, family))
+    return Measured(samples=samples, likelihood=likelihood, latency_ms=latency_ms)
 
 
 def _latency_ms(config: ImageModelConfig, family: Family) -> float:
