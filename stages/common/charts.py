@@ -1,4 +1,4 @@
-"""Two charts that the shared ones do not offer: points with intervals both ways, and curves with a band, each named.
+"""Charts that `plots` does not offer: points with intervals both ways, curves with a band, points with their fitted curves.
 
 In the style of `stages.common.plots`; text is saved as paths and the same numbers give the same bytes.
 """
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from stages.common.plots import MUTED, PALETTE, STYLE, WIDTH, readable
@@ -24,6 +24,8 @@ from stages.common.plots import MUTED, PALETTE, STYLE, WIDTH, readable
 HEIGHT = 4.0
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 """A shape for each round through the colours, so that no two models look alike."""
+APART = 1.03
+"""Factor between the places of points that share one x on a logarithmic axis."""
 RIGHT, LEFT, MIDDLE = (9, "left"), (-9, "right"), (0, "center")
 """Where a name may stand beside its point: how far to the side, in points of 1/72 inch, and which end is there."""
 HEIGHTS = (0, 9, -9, 18, -18, 27, -27, 36, -36)
@@ -109,6 +111,45 @@ def band_chart(
     return f"{path.parent.name}/{path.name}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Points of one model with intervals (low, high), and the curve that was fitted to them: `line` is (xs, ys), or None."""
+
+    number: int
+    xs: Sequence[float]
+    means: Sequence[float]
+    intervals: Sequence[tuple[float, float]]
+    line: tuple[Sequence[float], Sequence[float]] | None = None
+
+
+def fitted_chart(path: Path, curves: Mapping[str, Fitted], *, xlabel: str, ylabel: str) -> str:
+    """Draw points with whiskers and the curves fitted to them on logarithmic axes, each named at its end; see `scatter_chart`.
+
+    Points of one x are set a little apart. What is not positive is not drawn, and whiskers that reach 0 leave the axes below.
+    """
+    with _chart(path, xlabel, ylabel, log_x=True, log_y=True) as axes:
+        positive = [mean for one in curves.values() for mean in one.means if mean > 0]
+        ends = {}
+        for place, (label, one) in enumerate(curves.items()):
+            shift, color = APART ** (place - (len(curves) - 1) / 2), _color(one.number)
+            shown = [index for index, mean in enumerate(one.means) if mean > 0]
+            means = [one.means[index] for index in shown]
+            errors = [[mean - one.intervals[i][0] for i, mean in zip(shown, means, strict=True)]]
+            errors += [[one.intervals[i][1] - mean for i, mean in zip(shown, means, strict=True)]]
+            xs = [one.xs[index] * shift for index in shown]
+            axes.errorbar(xs, means, yerr=errors, fmt=MARKERS[place % len(MARKERS)], color=color, elinewidth=1, markersize=5)
+            if one.line is not None:
+                axes.plot(*one.line, color=color, linewidth=1.4)
+            if shown:
+                ends[label] = (xs[-1], means[-1], one.number)
+        axes.margins(x=0.05)
+        axes.set_xticks(sorted({x for one in curves.values() for x in one.xs}))
+        if positive:
+            axes.set_ylim(min(positive) / 2, 1.1 * max(high for one in curves.values() for _, high in one.intervals))
+        _name(axes, ends, [], (RIGHT,))
+    return f"{path.parent.name}/{path.name}"
+
+
 @contextmanager
 def _chart(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool) -> Iterator[Axes]:
     with matplotlib.rc_context():
@@ -127,7 +168,7 @@ def _chart(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool) ->
         yield axes
         for axis in (axes.xaxis, axes.yaxis):
             low, high = axis.get_view_interval()
-            if axis.get_scale() == "log":
+            if axis.get_scale() == "log" and not isinstance(axis.get_major_locator(), FixedLocator):
                 axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
         path.parent.mkdir(parents=True, exist_ok=True)
         clean = {"Date": None, "Creator": None}
