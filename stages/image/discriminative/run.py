@@ -80,8 +80,9 @@ def _report(
         "what an image looks like, so it is quick to tell classes apart and has an answer for everything, even for noise.",
         formula="loss = −ln p(c | x)",
     )
-    names = {"classes.loss": "−ln p(c | x), nat", "classes.accuracy": "accuracy"}
-    curves(context, history_of(context), names, ylabel="value", name="loss", caption="Batches while training.")
+    history, caption = history_of(context), "Batches while training: the images that it learns from, seen again and again."
+    curves(context, history, {"classes.loss": "loss"}, ylabel="−ln p(c | x), nat", name="loss", caption=caption)
+    curves(context, history, {"classes.accuracy": "accuracy"}, ylabel="share of right answers", name="accuracy", caption=caption)
     section.table(
         f"On {judged.name}",
         ["measured", "value", "95 % interval", "images"],
