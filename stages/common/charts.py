@@ -1,4 +1,4 @@
-"""Charts that `plots` does not offer: points with intervals both ways, curves with a band, points with their fitted curves.
+"""Two charts that `plots` does not offer: points with intervals both ways, and curves with a band, each named.
 
 In the style of `stages.common.plots`; text is saved as paths and the same numbers give the same bytes.
 """
@@ -24,8 +24,6 @@ from stages.common.plots import MUTED, PALETTE, STYLE, WIDTH, readable
 HEIGHT = 4.0
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 """A shape for each round through the colours, so that no two models look alike."""
-APART = 1.03
-"""Factor between the places of points that share one x on a logarithmic axis."""
 RIGHT, LEFT, MIDDLE = (9, "left"), (-9, "right"), (0, "center")
 """Where a name may stand beside its point: how far to the side, in points of 1/72 inch, and which end is there."""
 HEIGHTS = (0, 9, -9, 18, -18, 27, -27, 36, -36)
@@ -76,7 +74,7 @@ def scatter_chart(
     Returns:
         The path relative to the artifact.
     """
-    with _chart(path, xlabel, ylabel, log_x=log_x, log_y=log_y) as axes:
+    with chart_axes(path, xlabel, ylabel, log_x=log_x, log_y=log_y) as axes:
         for point in points.values():
             x_error, y_error = (_error(v, i) for v, i in ((point.x, point.x_interval), (point.y, point.y_interval)))
             axes.errorbar(
@@ -85,13 +83,15 @@ def scatter_chart(
                 xerr=x_error,
                 yerr=y_error,
                 fmt=_marker(point.number),
-                color=_color(point.number),
+                color=color_of(point.number),
                 elinewidth=1,
                 markersize=6,
             )
         axes.margins(0.14)
-        taken = _yardsticks(axes, hlines or {})
-        _name(axes, {label: (point.x, point.y, point.number) for label, point in points.items()}, taken, (RIGHT, LEFT, MIDDLE))
+        taken = _yardsticks(axes, hlines or {}) + _whiskers(axes, list(points.values()))
+        write_names(
+            axes, {label: (point.x, point.y, point.number) for label, point in points.items()}, taken, (RIGHT, LEFT, MIDDLE)
+        )
     return f"{path.parent.name}/{path.name}"
 
 
@@ -99,63 +99,25 @@ def band_chart(
     path: Path, curves: Mapping[str, Band], *, xlabel: str, ylabel: str, hlines: Mapping[str, float] | None = None
 ) -> str:
     """Draw curves over a logarithmic x, each in the band of its seeds and named at its end; see `scatter_chart`."""
-    with _chart(path, xlabel, ylabel, log_x=True, log_y=True) as axes:
+    with chart_axes(path, xlabel, ylabel, log_x=True, log_y=True) as axes:
         for band in curves.values():
-            color = _color(band.number)
+            color = color_of(band.number)
             axes.plot(band.xs, band.means, color=color, marker=_marker(band.number), markersize=4.5)
             axes.fill_between(band.xs, band.lows, band.highs, color=color, alpha=0.15, linewidth=0)
         axes.margins(x=0.05, y=0.06)
         taken = _yardsticks(axes, hlines or {})
         # A curve comes from the left, so its name may leave the axes on the right: the figure grows to hold it.
-        _name(axes, {label: (band.xs[-1], band.means[-1], band.number) for label, band in curves.items()}, taken, (RIGHT,))
-    return f"{path.parent.name}/{path.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """Points of one model with intervals (low, high), and the curve that was fitted to them: `line` is (xs, ys), or None."""
-
-    number: int
-    xs: Sequence[float]
-    means: Sequence[float]
-    intervals: Sequence[tuple[float, float]]
-    line: tuple[Sequence[float], Sequence[float]] | None = None
-
-
-def fitted_chart(path: Path, curves: Mapping[str, Fitted], *, xlabel: str, ylabel: str) -> str:
-    """Draw points with whiskers and the curves fitted to them on logarithmic axes, each named at its end; see `scatter_chart`.
-
-    Points of one x are set a little apart. What is not positive is not drawn, and whiskers that reach 0 leave the axes below.
-    """
-    with _chart(path, xlabel, ylabel, log_x=True, log_y=True) as axes:
-        positive = [mean for one in curves.values() for mean in one.means if mean > 0]
-        ends = {}
-        for place, (label, one) in enumerate(curves.items()):
-            shift, color = APART ** (place - (len(curves) - 1) / 2), _color(one.number)
-            shown = [index for index, mean in enumerate(one.means) if mean > 0]
-            means = [one.means[index] for index in shown]
-            errors = [[mean - one.intervals[i][0] for i, mean in zip(shown, means, strict=True)]]
-            errors += [[one.intervals[i][1] - mean for i, mean in zip(shown, means, strict=True)]]
-            xs = [one.xs[index] * shift for index in shown]
-            axes.errorbar(xs, means, yerr=errors, fmt=MARKERS[place % len(MARKERS)], color=color, elinewidth=1, markersize=5)
-            if one.line is not None:
-                axes.plot(*one.line, color=color, linewidth=1.4)
-            if shown:
-                ends[label] = (xs[-1], means[-1], one.number)
-        axes.margins(x=0.05)
-        axes.set_xticks(sorted({x for one in curves.values() for x in one.xs}))
-        if positive:
-            axes.set_ylim(min(positive) / 2, 1.1 * max(high for one in curves.values() for _, high in one.intervals))
-        _name(axes, ends, [], (RIGHT,))
+        write_names(axes, {label: (band.xs[-1], band.means[-1], band.number) for label, band in curves.items()}, taken, (RIGHT,))
     return f"{path.parent.name}/{path.name}"
 
 
 @contextmanager
-def _chart(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool) -> Iterator[Axes]:
+def chart_axes(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool, height: float = HEIGHT) -> Iterator[Axes]:
+    """Give empty axes in the style of the charts, then write the figure to `path`."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(WIDTH, HEIGHT))
+        figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_xlabel(xlabel)
@@ -180,7 +142,8 @@ def _error(value: float, interval: tuple[float, float] | None) -> list[list[floa
     return None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
 
 
-def _color(number: int) -> str:
+def color_of(number: int) -> str:
+    """Return the colour of a model."""
     return PALETTE[number % len(PALETTE)]
 
 
@@ -188,30 +151,52 @@ def _marker(number: int) -> str:
     return MARKERS[number // len(PALETTE) % len(MARKERS)]
 
 
-def _yardsticks(axes: Axes, hlines: Mapping[str, float]) -> list[Annotation]:
+def _yardsticks(axes: Axes, hlines: Mapping[str, float]) -> list[Bbox]:
+    """Draw named horizontal lines; return where the names stand, in pixels."""
     style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": MUTED, "fontsize": 8}
     for level in hlines.values():
         axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
-    return [axes.annotate(name, (0, level), (4, 3), **style) for name, level in hlines.items()]
+    names = [axes.annotate(name, (0, level), (4, 3), **style) for name, level in hlines.items()]
+    axes.figure.canvas.draw()
+    return [name.get_window_extent() for name in names]
 
 
-def _name(
+def _whiskers(axes: Axes, points: Sequence[Point]) -> list[Bbox]:
+    """Return where the intervals of the points stand, in pixels."""
+    axes.figure.canvas.draw()
+    lines = [[(x, point.y) for x in point.x_interval] for point in points if point.x_interval]
+    lines += [[(point.x, y) for y in point.y_interval] for point in points if point.y_interval]
+    boxes = []
+    for line in lines:
+        (left, bottom), (right, top) = axes.transData.transform(line)
+        boxes.append(Bbox.from_extents(left - 1, bottom - 1, right + 1, top + 1))
+    return boxes
+
+
+def write_names(
     axes: Axes,
     places: Mapping[str, tuple[float, float, int]],
-    others: Sequence[Annotation],
+    others: Sequence[Bbox],
     sides: Sequence[tuple[int, str]],
 ) -> None:
-    """Write each name at the first place near its point that covers neither another name nor a point."""
+    """Write each name at the first place near its point that covers neither another name nor a point nor one of `others`.
+
+    Args:
+        axes: with everything else in it.
+        places: name -> x, y and the number of its model.
+        others: in pixels.
+        sides: on which a name may stand, best first.
+    """
     axes.figure.canvas.draw()
     axes.set_xlim(axes.get_xlim())
     axes.set_ylim(axes.get_ylim())
     reach = 4 * axes.figure.dpi / 72
     centres = [axes.transData.transform(place[:2]) for place in places.values()]
     taken = [Bbox.from_extents(*(centre - reach), *(centre + reach)) for centre in centres]
-    taken += [other.get_window_extent() for other in others]
+    taken += others
     choices = [(dx, dy, align) for dy in HEIGHTS for dx, align in sides if dx or dy]
     for name, (x, y, number) in places.items():
-        style: dict[str, Any] = {"textcoords": "offset points", "color": _color(number), "fontsize": 9, "va": "center"}
+        style: dict[str, Any] = {"textcoords": "offset points", "color": color_of(number), "fontsize": 9, "va": "center"}
         label = axes.annotate(name, (x, y), (0, 0), **style)
         costs = []
         for dx, dy, align in choices:

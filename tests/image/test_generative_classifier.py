@@ -21,7 +21,7 @@ from stages.common.verdicts import t_interval
 from stages.image.generative_classifier.bayes import bayes, losses, temperature
 from stages.image.generative_classifier.cells import Cell, Judged
 from stages.image.generative_classifier.classical import NAIVE_BAYES, SHARED, SVM, classical_cells
-from stages.image.generative_classifier.confidence import calibration
+from stages.image.generative_classifier.confidence import by_confidence, calibration
 from stages.image.generative_classifier.curves import crossover, fit, learning_curve, resampled
 from stages.image.generative_classifier.detection import resampled_auroc, wins
 from stages.image.generative_classifier.estimates import share
@@ -101,6 +101,16 @@ def test_confidence_that_fits_has_an_interval_of_its_error_near_zero_and_inside_
     claimed, labels = overconfident(20_000, 1.0)
     fits, _ = calibrated((claimed, labels), (claimed, labels)).error
     assert 0 <= fits.low <= fits.mean <= fits.high < 0.02
+
+
+def test_answers_by_confidence_are_groups_of_one_size_from_the_least_sure_to_the_surest():
+    confidence = np.concatenate([np.full(40, 0.6), np.full(160, 0.999999)])
+    answers = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    labels = np.concatenate([np.arange(40) % 2, np.zeros(160, dtype=int)])
+    found = by_confidence([answers, answers], labels)
+    assert found[:, 0] == pytest.approx([0.6, *[0.999999] * 4])
+    assert found[:, 1] == pytest.approx([0.5, 1, 1, 1, 1])
+    assert found[0, 2:] == pytest.approx(wilson_interval(20, 40))  # 40 images, though two trainings answered
 
 
 def test_a_share_without_errors_is_not_called_certain_and_more_seeds_make_no_more_images():

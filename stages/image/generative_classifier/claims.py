@@ -30,7 +30,8 @@ def all_claims(study: Study) -> list[Claim]:
 def _few_labels(pairs: Sequence[Pair], words: str) -> Claim:
     return conclude(
         f"With few labels a generative model is ahead ({words})",
-        "error of the generative model minus that of the discriminative one, on test, at the fewest labels that both have",
+        "error of the generative model minus that of the discriminative one, on test, at the fewest labels that both have"
+        f"{_numbers(pairs, 0)}",
         "all intervals lie below 0",
         [_gap(pair, pair.num_labels[0]) for pair in pairs if pair.num_labels],
         "below",
@@ -41,7 +42,7 @@ def _few_labels(pairs: Sequence[Pair], words: str) -> Claim:
 def _many_labels(pairs: Sequence[Pair], words: str) -> Claim:
     return conclude(
         f"With many labels a discriminative model is ahead ({words})",
-        "the same difference at the most labels",
+        f"the same difference at the most labels{_numbers(pairs, -1)}",
         "all intervals lie above 0",
         [_gap(pair, pair.num_labels[-1]) for pair in pairs if pair.num_labels],
         "above",
@@ -49,9 +50,15 @@ def _many_labels(pairs: Sequence[Pair], words: str) -> Claim:
     )
 
 
+def _numbers(pairs: Sequence[Pair], place: int) -> str:
+    """Return ` (n = 2)`; pairs of models that cannot be fitted to so few have another number."""
+    found = sorted({pair.num_labels[place] for pair in pairs if pair.num_labels})
+    return f" (n = {', '.join(map(str, found))})" if found else ""
+
+
 def _gap(pair: Pair, labels: int) -> Finding:
     found = pair.gaps[labels]
-    return Finding(f"{pair.first.name} − {pair.second.name}, n = {labels}: {with_interval(found)}", side_of(found, 0.0))
+    return Finding(f"{pair.first.name} − {pair.second.name}: {with_interval(found)}", side_of(found, 0.0))
 
 
 def _confidence(study: Study, deep: Sequence[Pair]) -> Claim:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_softmax
 
-from stages.common.images.calibration import expected_calibration_error, reliability
+from stages.common.images.calibration import expected_calibration_error, wilson_interval
 from stages.common.verdicts import Estimate
 from stages.image.generative_classifier.bayes import losses, temperature
 from stages.image.generative_classifier.cells import Judged
 from stages.image.generative_classifier.estimates import multiplicities, widened
 
 NUM_BINS = 10
+NUM_GROUPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +30,14 @@ class Calibration:
         log_loss: nats.
         losses: -ln P(true class | x) of each seed and image, (S, N), nats.
         temperatures: of each seed, found on validation images alone.
-        bins: `reliability` of all seeds' answers together.
+        groups: answers of all seeds by confidence, see `by_confidence`.
     """
 
     error: tuple[Estimate, Estimate]
     log_loss: tuple[Estimate, Estimate]
     losses: tuple[np.ndarray, np.ndarray]
     temperatures: list[float]
-    bins: tuple[np.ndarray, np.ndarray]
+    groups: tuple[np.ndarray, np.ndarray]
 
     @property
     def temperature(self) -> float:
@@ -68,7 +69,7 @@ def calibration(test: Sequence[Judged], validation: Sequence[Judged], *, seed: i
         log_loss=(_log_loss(first, weights), _log_loss(second, weights)),
         losses=(first, second),
         temperatures=found,
-        bins=(_bins(before, labels), _bins(after, labels)),
+        groups=(by_confidence(before, labels), by_confidence(after, labels)),
     )
 
 
@@ -97,5 +98,18 @@ def _resampled_errors(log_posterior: np.ndarray, labels: np.ndarray, weights: np
     return np.asarray(np.abs(weights @ gaps).sum(axis=1) / len(labels))
 
 
-def _bins(stack: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    return reliability(np.exp(np.concatenate(stack)), np.tile(labels, len(stack)), num_bins=NUM_BINS)
+def by_confidence(stack: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """Return mean confidence, share of right answers and its 95 % interval of NUM_GROUPS equal groups of answers, (groups, 4).
+
+    Groups of equal size, from the least sure to the surest: tenths of the range would be empty but for the last one, where
+    nearly all answers of a density lie. The interval is Wilson's for the images of a group, since seeds share them.
+    """
+    log_posterior = np.concatenate(stack)
+    confidence = np.exp(log_posterior).max(axis=1)
+    right = log_posterior.argmax(axis=1) == np.tile(labels, len(stack))
+    rows = []
+    for group in np.array_split(np.argsort(confidence, kind="stable"), min(NUM_GROUPS, len(confidence))):
+        num_images = max(1, len(group) // len(stack))
+        share = float(right[group].mean())
+        rows.append((confidence[group].mean(), share, *wilson_interval(share * num_images, num_images)))
+    return np.array(rows)

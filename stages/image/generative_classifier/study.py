@@ -127,7 +127,7 @@ class Study:
     """Everything that is shown.
 
     Attributes:
-        models: by name, generative ones first.
+        models: by name; trained networks before classical ones, of both the generative ones first.
         pairs: that are compared.
         errors: (model, labels of each class) -> share of wrong answers on test.
         curves: of models with at least three numbers of labels.
@@ -171,7 +171,7 @@ def make_study(config: Config, cells: Sequence[Cell]) -> Study:
 
 def _models(cells: Sequence[Cell]) -> dict[str, Model]:
     found: dict[str, Model] = {}
-    for cell in sorted(cells, key=lambda cell: cell.side == "discriminative"):
+    for cell in sorted(cells, key=lambda cell: (not cell.training_flops, cell.side == "discriminative")):
         model = found.setdefault(cell.model, Model(name=cell.model, side=cell.side, cells={}))
         model.cells[cell.num_labels, cell.seed] = cell
     return found

@@ -10,6 +10,7 @@ from stages.image.generative_classifier.classical import SVM
 from stages.image.generative_classifier.estimates import share
 from stages.image.generative_classifier.study import Pair, Study
 
+DENSITY = "p(x\u00a0|\u00a0c)"
 Row = list[str | int | float | bool | None]
 
 
@@ -87,7 +88,7 @@ def _crossing(pair: Pair) -> str:
     if found is None:
         return "too few numbers of labels"
     if found.place is None or found.interval is None:
-        return f"none (in {found.share:.0%} of the resamples)"
+        return f"none ({100 * found.share:.0f} % of the resamples have one)"
     return f"{short(found.place)} [{short(found.interval[0])}, {short(found.interval[1])}]"
 
 
@@ -149,7 +150,10 @@ def _foreign(context: Context, study: Study) -> None:
         names = sorted({one.foreign for one in study.detections})
         keys = list(dict.fromkeys((one.model, one.score) for one in study.detections))
         found = {(one.model, one.score, one.foreign): with_interval(one.value) for one in study.detections}
-        rows: list[Row] = [[*key, *(found.get((*key, name)) for name in names)] for key in keys]
+        rows: list[Row] = [
+            [model, score.replace(" | ", "\u00a0|\u00a0"), *(found.get((model, score, name)) for name in names)]
+            for model, score in keys
+        ]
         context.section.table(
             "Who notices foreign images?",
             ["model", "score", *names],
@@ -171,8 +175,9 @@ def _cost(context: Context, study: Study) -> None:
         assert one.training_flops is not None
         assert one.answer_flops is not None
         times = None if rival is None else short(one.answer_flops / rival)
-        figures = [short(one.training_flops / 1e12), one.parameters, short(one.answer_flops / 1e6), times, short(one.latency_ms)]
-        rows.append([name, *figures, one.kind, one.detail, short(one.noise) if one.noise else None])
+        figures = [short(one.answer_flops / 1e6), times, short(one.latency_ms), short(one.noise) if one.noise else None]
+        kind = "none is needed" if one.kind == "discriminative" else one.kind
+        rows.append([name, short(one.training_flops / 1e12), f"{one.parameters:,}", *figures, kind, one.detail])
     context.section.table(
         "What an answer costs",
         [
@@ -182,9 +187,9 @@ def _cost(context: Context, study: Study) -> None:
             "one answer, MFLOP",
             f"times {RIVAL}",
             "one answer, ms",
-            "kind of p(x | c)",
-            "how it is computed",
             "noise of the log odds, nat",
+            f"kind of {DENSITY}",
+            "how it is computed",
         ],
         rows,
         caption="Training is matched, answers are not: Bayes' rule asks the model once for every class and draw. It wants p(x | "
