@@ -169,7 +169,7 @@ def _whiskers(axes: Axes, points: Sequence[Point]) -> list[Bbox]:
     boxes = []
     for line in lines:
         (left, bottom), (right, top) = axes.transData.transform(line)
-        boxes.append(Bbox.from_extents(left - 1, bottom - 1, right + 1, top + 1))
+        boxes.append(Bbox.from_extents(left - 4, bottom - 4, right + 4, top + 4))
     return boxes
 
 
@@ -202,6 +202,7 @@ def write_names(
         for dx, dy, align in choices:
             box = _placed(label, dx, dy, align)
             outside = 0.0 if sides == (RIGHT,) else box.width * box.height - _overlap(box, axes.bbox)
+            outside *= 0.1 if dx > 0 else 1.0  # on the right the figure grows, on the left are the numbers of the axis
             costs.append(outside + sum(_overlap(box, other) for other in taken))
             if costs[-1] == 0:
                 break
