@@ -369,9 +369,9 @@ JUDGES = [
     Mutation("image: a GAN against samples", "stages/image/compare/course.py",
              'return _gan_is_sharper(study, "its samples", END)', 'return _gan_is_sharper(study, "its samples", "mean")',
              f"{_CLAIMS}test_a_gan_is_compared_with_the_samples_in_a_claim_of_its_own"),
-    Mutation("image: names keep clear of whiskers", "stages/image/compare/charts.py",
-             "itertools.chain.from_iterable(whiskers)", "itertools.chain.from_iterable(whiskers[:0])",
-             f"{_IMAGE}test_compare_charts.py::test_names_keep_clear_of_whiskers[x_interval]"),
+    Mutation("image: names keep clear of whiskers", "stages/common/charts.py",
+             "_yardsticks(axes, hlines or {}) + _whiskers(axes, list(points.values()))", "_yardsticks(axes, hlines or {})",
+             f"tests/common/test_charts.py::test_names_keep_clear_of_whiskers[x_interval]"),
     Mutation("image: signs of collapse by variety", "stages/image/compare/collapse.py",
              "lambda variety: variety < LEAST_VARIETY", "lambda variety: False",
              f"{_IMAGE}test_compare_collapse.py::test_one_collapsed_training_is_enough_and_is_named[numbers1-"
@@ -430,7 +430,7 @@ JUDGES = [
              "    run = one.runs[seed]\n", "    run = next(iter(one.runs.values()))\n",
              f"{_IMAGE}test_compare.py::test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave"),
     Mutation("image: a training's own value stands in a row", "stages/image/compare/metrics.py",
-             "Sampled({seed: number.values[seed]}, {seed: number.deviations[seed]}, number.bounds)", "number",
+             "replace(number, values={seed: number.values[seed]}, deviations={seed: number.deviations[seed]})", "number",
              f"{_IMAGE}test_compare.py::test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave"),
 ]
 # fmt: on

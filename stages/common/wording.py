@@ -17,10 +17,10 @@ def short(value: float) -> str:
 
 
 def with_interval(found: Estimate) -> str:
-    """Return `0.57 [0.52, 0.62]`, or the mean alone where no interval is known."""
+    """Return `0.57 [0.52, 0.62]`, or the mean alone where no interval is known; a line may break before the bracket only."""
     if found.method == "none":
         return f"{short(found.mean)} (no interval)"
-    return f"{short(found.mean)} [{short(found.low)}, {short(found.high)}]"
+    return f"{short(found.mean)} [{short(found.low)},\u00a0{short(found.high)}]"
 
 
 def plus_minus(found: Estimate) -> str:

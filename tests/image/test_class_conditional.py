@@ -12,8 +12,8 @@ import torch
 from pipeline.errors import DataError, RecipeError
 from stages.common.images.class_scores import class_bits, load_scores, mixture_likelihood, pooled
 from stages.common.images.class_stage import estimator_noise
-from stages.common.images.grid import Grid, Split
-from stages.common.images.image_sets import TEST, image_sets
+from stages.common.images.grid import Grid, Split, load_split
+from stages.common.images.image_sets import HALVES, QUARTERS, TEST, VALIDATION, image_sets
 from stages.common.images.labels import label_subset
 from stages.common.images.noise import seeded_generator, whole_batch
 from stages.image.flow.config import Config as FlowConfig
@@ -206,16 +206,35 @@ def test_the_pipeline_of_a_class_conditional_flow_needs_labels_that_it_knows():
 
 def test_the_sets_depend_on_the_images_alone(tmp_path):
     images, other = toy_artifact(tmp_path / "images"), toy_artifact(tmp_path / "other", height=8, width=8, levels=9)
-    sets = {one.name: one for one in image_sets(images, [], most=20, with_all=True)}
-    assert [one.sha256 for one in sets.values()] == [one.sha256 for one in image_sets(images, [], most=20, with_all=True)]
-    assert {one.role for one in sets.values()} == {"test", "corrupted", "foreign"}
+    sets = {one.name: one for one in image_sets(images, [], most=20, which="all")}
+    assert [one.sha256 for one in sets.values()] == [one.sha256 for one in image_sets(images, [], most=20, which="all")]
+    assert {one.role for one in sets.values()} == {"test", "validation", "corrupted", "foreign"}
     assert all(one.images.max() < 4 for one in sets.values())
     assert next(iter(sets)) == TEST
     with pytest.raises(DataError, match="'bars'"):
-        image_sets(images, [other, other], most=20, with_all=True)
-    theirs = image_sets(images, [other], most=20, with_all=True)[-1]
+        image_sets(images, [other, other], most=20, which="all")
+    assert [one.name for one in image_sets(images, [], most=20, which="test")] == [TEST, VALIDATION]
+    theirs = image_sets(images, [other], most=20, which="all")[-1]
     assert (theirs.role, tuple(theirs.images.shape)) == ("foreign", (20, 1, 4, 4))
     assert theirs.images.max() < 4
+
+
+def test_trials_do_not_see_test_images(tmp_path):
+    images = toy_artifact(tmp_path / "images")
+    (only,) = image_sets(images, [], most=20, which="validation")
+    assert (only.name, only.role) == (VALIDATION, "validation")
+    assert torch.equal(only.images, load_split(images, "validation").images[:20])
+
+
+def test_images_made_foreign_are_made_of_test_images_and_none_stays_what_it_was(tmp_path):
+    images = toy_artifact(tmp_path / "images")
+    sets = {one.name: one for one in image_sets(images, [], most=20, which="all")}
+    test, quarters, halves = (sets[name].images for name in (TEST, QUARTERS, HALVES))
+    assert torch.equal(quarters[:, :, :2, :2], test[:, :, 2:, 2:])
+    assert not (quarters == test).flatten(1).all(1).any()
+    tops = {tuple(image.flatten().tolist()) for image in test[:, :, :2]}
+    assert all(tuple(image.flatten().tolist()) in tops for image in halves[:, :, :2])
+    assert set(sets[QUARTERS].labels.tolist()) == {-1}
 
 
 COMMON = {"class_conditional": True, "num_labels": 8, "num_samples": 6, "num_likelihood_images": 6, "num_class_images": 12}
@@ -236,7 +255,8 @@ def test_a_stage_writes_the_log_probability_of_every_named_image_given_every_cla
     assert facts["train_counts"] == [8, 8]
     assert scores[TEST].values.shape == (12, 2)
     assert scores[TEST].halves.shape == (2, 12, 2)
-    assert {found.role for found in scores.values()} == {"test", "corrupted", "foreign"}
+    assert {found.role for found in scores.values()} == {"test", "validation", "corrupted", "foreign"}
+    assert facts["latency_ms_for_one_image"] > 0
     assert (made.path / "figures" / "classes.png").exists()
     assert "equally likely" in json.loads((made.path / "family.json").read_text())["likelihood"]["detail"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,7 +105,13 @@ def test_the_report_shows_the_panel_of_faults_with_n_and_intervals(made):
     tables = {block["title"]: block for block in section["blocks"] if block["kind"] == "table"}
     (panel,) = [table for title, table in tables.items() if title.startswith("What the metrics make of each fault")]
     assert [row[0] for row in panel["rows"]][:2] == ["copy of train", "blurred"]
-    assert "±" in panel["rows"][0][1]
+    assert "[" in panel["rows"][0][1]
+    for title, shares in (("What the metrics make", ("precision", "recall", "coverage")), ("Sharpness", ("near copies",))):
+        (table,) = [table for name, table in tables.items() if name.startswith(title)]
+        cells = [row[table["columns"].index(share)] for row in table["rows"] for share in shares]
+        ends = [end for cell in cells for end in re.findall(r"[−\d.]+", cell.partition("[")[2])]
+        assert ends
+        assert all(0 <= float(end) <= 1 for end in ends), cells
     assert "held against 500 test images" in panel["caption"]
     (spaces,) = [table for title, table in tables.items() if title.startswith("Frechet ratio")]
     assert spaces["columns"] == ["images", *NAMES, "pixels-pca"]

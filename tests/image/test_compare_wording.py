@@ -39,7 +39,7 @@ def test_the_sign_says_what_was_varied():
     assert plus_minus(estimated(1.0, 0.1, method="samples")) == "1.00\u00a0~\u00a00.10"
     none = Estimate(mean=1.0, low=math.nan, high=math.nan, num_seeds=1, method="none")
     assert (plus_minus(none), with_interval(none)) == ("1", "1 (no interval)")
-    assert with_interval(estimated(0.5, 0.1)) == "0.5 [0.4, 0.6]"
+    assert with_interval(estimated(0.5, 0.1)) == "0.5 [0.4,\u00a00.6]"
 
 
 def test_what_an_interval_stands_on_is_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import ClassVar
 
 import numpy as np
@@ -12,13 +13,20 @@ from sklearn.naive_bayes import GaussianNB
 
 from pipeline.contract import StageConfig
 from pipeline.errors import DataError
+from stages.common.images.calibration import wilson_interval
 from stages.common.images.class_scores import LIKELIHOOD, POSTERIOR, save_scores
 from stages.common.images.grid import load_grid, load_split
 from stages.common.images.image_sets import image_sets
-from stages.image.generative_classifier.bayes import bayes, log_loss, temperature, tempered
+from stages.common.verdicts import t_interval
+from stages.image.generative_classifier.bayes import bayes, losses, temperature
+from stages.image.generative_classifier.cells import Cell, Judged
 from stages.image.generative_classifier.classical import NAIVE_BAYES, SHARED, SVM, classical_cells
+from stages.image.generative_classifier.confidence import by_confidence, calibration
 from stages.image.generative_classifier.curves import crossover, fit, learning_curve, resampled
 from stages.image.generative_classifier.detection import resampled_auroc, wins
+from stages.image.generative_classifier.estimates import share
+from stages.image.generative_classifier.study import Detection
+from stages.image.generative_classifier.trials import judge
 from tests.harness import commit, make_context, run_stage
 from tests.image.digits import toy_artifact
 
@@ -61,15 +69,64 @@ def test_images_that_were_all_named_right_make_no_classifier_certain():
     assert temperature(certain, np.zeros(20, dtype=int)) > 0.3
 
 
-def test_no_image_helps_to_find_its_own_temperature():
+def judged(log_posterior, labels, role="test"):
+    return Judged(log_posterior=log_posterior, log_evidence=None, labels=labels, role=role, sha256="toy")
+
+
+def calibrated(test, validation):
+    """Calibration of three seeds that all say the same."""
+    return calibration([judged(*test)] * 3, [judged(*validation)] * 3, seed=1, num_resamples=200)
+
+
+def test_the_temperature_is_found_on_validation_images_and_used_on_test_images():
     claimed, labels = overconfident(400, 5.0)
-    after, _ = tempered(claimed, labels)
-    turned = labels.copy()
-    turned[::2] = (turned[::2] + 1) % 3  # the answers to the even images decide the temperature of the odd ones alone
-    other, _ = tempered(claimed, turned)
-    assert np.array_equal(after[::2], other[::2])
-    assert not np.array_equal(after[1::2], other[1::2])
-    assert log_loss(after, labels) < log_loss(claimed, labels)
+    found = calibrated((claimed[:200], labels[:200]), (claimed[200:], labels[200:]))
+    assert found.temperatures == [temperature(claimed[200:], labels[200:])] * 3
+    assert found.log_loss[1].mean < found.log_loss[0].mean
+    assert found.error[1].high < found.error[0].low
+    assert found.log_loss[0].mean == pytest.approx(float(losses(claimed[:200], labels[:200]).mean()))
+    assert found.wasted.mean() == pytest.approx(found.log_loss[0].mean - found.log_loss[1].mean)
+
+
+def test_the_temperature_does_not_look_at_the_answers_to_test_images():
+    claimed, labels = overconfident(400, 5.0)
+    first, other = (
+        calibrated((claimed[:200], answers), (claimed[200:], labels[200:])) for answers in (labels[:200], 1 - labels[:200] % 2)
+    )
+    assert first.temperatures == other.temperatures
+    assert first.log_loss[1].mean != other.log_loss[1].mean
+
+
+def test_confidence_that_fits_has_an_interval_of_its_error_near_zero_and_inside_the_bounds():
+    claimed, labels = overconfident(20_000, 1.0)
+    fits, _ = calibrated((claimed, labels), (claimed, labels)).error
+    assert 0 <= fits.low <= fits.mean <= fits.high < 0.02
+
+
+def test_answers_by_confidence_are_groups_of_one_size_from_the_least_sure_to_the_surest():
+    confidence = np.concatenate([np.full(40, 0.6), np.full(160, 0.999999)])
+    answers = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    labels = np.concatenate([np.arange(40) % 2, np.zeros(160, dtype=int)])
+    found = by_confidence([answers, answers], labels)
+    assert found[:, 0] == pytest.approx([0.6, *[0.999999] * 4])
+    assert found[:, 1] == pytest.approx([0.5, 1, 1, 1, 1])
+    assert found[0, 2:] == pytest.approx(wilson_interval(20, 40))  # 40 images, though two trainings answered
+
+
+def test_a_share_without_errors_is_not_called_certain_and_more_seeds_make_no_more_images():
+    none = share(np.zeros((5, 50)))
+    assert (none.mean, none.low) == (0.0, 0.0)
+    assert none.high == pytest.approx(wilson_interval(0, 50)[1])
+    assert share(np.ones((1, 50))).high == 1.0
+
+
+def test_an_interval_covers_other_images_and_other_seeds():
+    rates = [0.1, 0.2, 0.6]
+    errors = np.stack([np.arange(1000) < 1000 * rate for rate in rates]).astype(float)
+    found = share(errors)
+    assert (found.low, found.high) == pytest.approx((max(t_interval(rates)[0], 0.0), t_interval(rates)[1]))
+    alike = share(np.stack([errors[1]] * 3))
+    assert (alike.low, alike.high) == pytest.approx(wilson_interval(200, 1000))
 
 
 def test_the_fit_finds_the_curve_that_made_the_errors():
@@ -123,22 +180,31 @@ def test_the_area_is_scikit_learns_and_ties_count_half():
     generator = np.random.default_rng(0)
     test, foreign = generator.integers(0, 6, 40), generator.integers(0, 4, 30)
     truth = np.repeat([1, 0], [40, 30])
-    value, resamples = resampled_auroc(wins(test, foreign)[None], seed=1, num_resamples=500)
-    assert value == pytest.approx(roc_auc_score(truth, np.concatenate([test, foreign])))
-    low, high = np.quantile(resamples, [0.025, 0.975])
-    assert low < value < high
+    won = wins(test, foreign)
+    assert won.mean() == pytest.approx(roc_auc_score(truth, np.concatenate([test, foreign])))
+    low, high = np.quantile(resampled_auroc(won[None], seed=1, num_resamples=500), [0.025, 0.975])
+    assert low < won.mean() < high
 
 
 def test_scores_that_always_tell_have_an_area_of_one_and_no_spread():
-    value, resamples = resampled_auroc(np.ones((3, 7, 11)), seed=1, num_resamples=50)
-    assert value == 1
-    assert set(resamples) == {1.0}
+    assert set(resampled_auroc(np.ones((3, 7, 11)), seed=1, num_resamples=50)) == {1.0}
+
+
+def test_the_interval_of_an_area_covers_the_seeds_and_a_difference_is_paired():
+    generator = np.random.default_rng(2)
+    areas = np.array([0.7, 0.9, 0.99])
+    one = Detection(model="vae", score="log p(x)", foreign="toy", areas=areas, drawn=generator.normal(areas.mean(), 0.01, 500))
+    assert one.value.low == pytest.approx(t_interval(areas.tolist())[0])
+    assert one.value.high == 1.0
+    other = Detection(model="cnn", score="log p(x)", foreign="toy", areas=areas - 0.1, drawn=one.drawn - 0.1)
+    gap = one.minus(other)
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def test_a_classical_cell_is_fitted_to_the_chosen_labels_and_left_out_where_it_cannot_be(tmp_path):
     images = toy_artifact(tmp_path / "images", num=120)
     train, grid = load_split(images, "train"), load_grid(images)
-    cells = classical_cells(train, grid, image_sets(images, [], most=60, with_all=False), [(1, 1), (40, 1)], num_folds=2)
+    cells = classical_cells(train, grid, image_sets(images, [], most=60, which="test"), [(1, 1), (40, 1)], num_folds=2)
     assert {cell.model for cell in cells if cell.num_labels == 40} >= {NAIVE_BAYES, SHARED}
     assert SHARED not in {cell.model for cell in cells if cell.num_labels == 1}
     errors = {(cell.model, cell.num_labels): cell.sets["test"].wrong.mean() for cell in cells}
@@ -157,9 +223,9 @@ class TrainedConfig(StageConfig):
     width: int = 8
 
 
-def trained(root, images, name, *, num_labels, seed, sharpness, flops=1e9, most=32, width=8):
+def trained(root, images, name, *, num_labels, seed, sharpness, flops=1e9, most=32, width=8, which="all"):
     """Return an artifact of a classifier whose evidence for the true class grows with `sharpness`."""
-    sets = image_sets(images, [], most=most, with_all=True)
+    sets = image_sets(images, [], most=most, which=which)
     generator = np.random.default_rng([seed, num_labels])
     scores, halves = {}, {}
     for one in sets:
@@ -173,6 +239,7 @@ def trained(root, images, name, *, num_labels, seed, sharpness, flops=1e9, most=
             halves[one.name] = np.stack([scores[one.name] + generator.normal(size=size) * 0.1 for _ in range(2)])
     context = make_context(root, {"images": images})
     facts = {"name": name, "train_counts": [num_labels] * 2, "detail": "toy", "flops_for_one_image": 1e6, "training_flops": flops}
+    facts |= {"parameters": 100, "latency_ms_for_one_image": 0.5}
     kind = {"kind": "discriminative" if name == "cnn" else "lower bound"}
     save_scores(context.directory, POSTERIOR if name == "cnn" else LIKELIHOOD, sets, scores, halves, facts | kind)
     return commit(f"stages.image.{name}", TrainedConfig(seed=seed, num_labels=num_labels, width=width), context)
@@ -205,10 +272,15 @@ def test_the_stage_tells_who_is_ahead_with_few_labels_and_with_many(tmp_path):
     assert outcomes["With many labels a discriminative model is ahead (deep models at equal training FLOPs)"] == "holds"
     areas = [one["mean"] for one in found["detections"] if (one["model"], one["score"]) == ("vae", "log p(x)")]
     assert min(areas) > 0.95
-    tables = [
-        block["title"] for block in json.loads((made.path / "section.json").read_text())["blocks"] if block["kind"] == "table"
-    ]
-    assert {"Errors by labels", "Who notices foreign images?", "Can the confidence be believed?"} <= set(tables)
+    assert found["costs"]["vae"]["answer_flops"] == 1e6
+    blocks = json.loads((made.path / "section.json").read_text())["blocks"]
+    tables = {block["title"]: block for block in blocks if block["kind"] == "table"}
+    assert {"Errors by labels", "What an answer costs", "Who notices foreign images?", "Can the confidence be believed?"} <= set(
+        tables
+    )
+    ends = [end for row in tables["Errors by labels"]["rows"] for cell in row for end in interval_ends(cell)]
+    assert len(ends) > 20
+    assert 0 <= min(ends) <= max(ends) <= 1
     _check_rows(made, found)
 
 
@@ -231,9 +303,67 @@ def _check_rows(made, found):
             assert 0 <= one["interval"][0] <= one["value"] <= one["interval"][1] <= 1
 
 
-def refuse(tmp_path, inputs, message):
+def interval_ends(cell):
+    """The ends of an interval in a cell of a table."""
+    return (
+        [float(end) for end in re.findall(r"[^ \[\]]+", cell.partition("[")[2].replace("−", "-").replace(",", " "))]
+        if isinstance(cell, str)
+        else []
+    )
+
+
+def trials(root, images, seeds=(1,), **changes):
+    """A good and a bad setting of each side, asked about validation images alone."""
+    at = {"num_labels": 4, "which": "validation"} | changes
+    inputs = {"images": images, "models": [], "rivals": []}
+    for seed in seeds:
+        for width, sharpness in ((8, 0.1), (16, 4.0)):
+            models = [("models", "vae", sharpness), ("rivals", "cnn", 4.1 - sharpness)]
+            for role, name, sharp in models:
+                one = trained(root / f"{name}-{width}-{seed}", images, name, seed=seed, sharpness=sharp, width=width, **at)
+                inputs[role].append(one)
+    return inputs
+
+
+def test_trials_of_both_sides_are_judged_by_one_rule_on_validation_images(tmp_path):
+    images = toy_artifact(tmp_path / "images", num=80)
+    made = run_stage("stages.image.generative_classifier", tmp_path / "out", {"split": "validation"}, trials(tmp_path, images))
+    found = json.loads((made.path / "trials.json").read_text())["trials"]
+    assert {one["model"]: one["settings"] for one in found if one["is_chosen"]} == {"vae": {"width": 16}, "cnn": {"width": 8}}
+    assert len(found) == 4
+    assert all(0 <= one["error"]["low"] <= one["error"]["mean"] <= one["error"]["high"] <= 1 for one in found)
+    assert made.metric("error", "validation") < 0.1
+
+
+def test_of_trials_with_as_many_errors_the_one_with_the_smaller_log_loss_is_chosen():
+    labels = np.arange(40) % 2
+    chances = np.where(labels[:, None] == np.arange(2), 0.9, 0.1)
+    cells = []
+    for width, wrong in ((8, 0.01), (16, 0.4)):  # one error each: a sure one, and a hesitant one
+        answers = chances.copy()
+        answers[0] = [wrong, 1 - wrong] if labels[0] == 0 else [1 - wrong, wrong]
+        sets = {"validation": judged(np.log(answers), labels, "validation")}
+        cells.append(
+            Cell(model="vae", side="generative", num_labels=4, seed=1, sets=sets, latency_ms=1.0, settings={"width": width})
+        )
+    assert [(one.settings["width"], one.is_chosen) for one in judge(cells)] == [(16, True), (8, False)]
+
+
+def refuse(tmp_path, inputs, message, **values):
     with pytest.raises(DataError, match=message):
-        run_stage("stages.image.generative_classifier", tmp_path / "refused", {}, inputs)
+        run_stage("stages.image.generative_classifier", tmp_path / "refused", values, inputs)
+
+
+def test_trials_with_fewer_seeds_than_others_are_refused(tmp_path):
+    images = toy_artifact(tmp_path / "images", num=80)
+    inputs = trials(tmp_path, images, seeds=(1, 2))
+    inputs["models"].pop()
+    refuse(tmp_path, inputs, "different num_labels or seeds", split="validation")
+
+
+def test_models_that_were_asked_about_validation_images_alone_are_not_compared(tmp_path):
+    images = toy_artifact(tmp_path / "images", num=80)
+    refuse(tmp_path, trials(tmp_path, images), "was not asked about test images")
 
 
 def test_unequal_budgets_are_refused(tmp_path):

@@ -46,3 +46,41 @@ def test_the_report_gives_every_family_the_same_number_of_trials_at_a_quarter_of
     budgets = {config.budget_tflop for configs in trials.values() for config in configs}
     assert budgets == {cells(nodes, "vae")[0].budget_tflop / 4}
     assert {nodes[f"choice_{family}"].config.split for family in FAMILIES} == {"validation"}
+
+
+CLASSIFIERS = ("cnn", "vae", "flow", "matching")
+
+
+@pytest.fixture(scope="module")
+def classifiers():
+    return build_graph(load_recipe(CONFIGS / "generative_classifier.yaml"))
+
+
+def test_both_sides_of_the_classifiers_have_as_many_trials_at_a_quarter_of_the_budget_which_see_no_test_image(classifiers):
+    trials = {name: cells(classifiers, f"trials_{name}") for name in CLASSIFIERS}
+    assert {len(configs) for configs in trials.values()} == {6}
+    every = [config for configs in trials.values() for config in configs]
+    assert {config.class_sets for config in every} == {"validation"}
+    assert {config.budget_tflop for config in every} == {cells(classifiers, "cnn")[0].budget_tflop / 4}
+    judged = classifiers["choice"].needs["models"] + classifiers["choice"].needs["rivals"]
+    assert sorted(judged) == sorted(name for name in classifiers if name.startswith("trials_"))
+    assert classifiers["choice"].config.split == "validation"
+    assert {config.seed for config in every}.isdisjoint(config.seed for config in cells(classifiers, "cnn"))
+
+
+def test_the_classifiers_take_the_same_labels_and_differ_from_few_labels_to_many_in_nothing_else(classifiers):
+    places = {
+        name: [(c.num_labels, c.seed) for c in (*cells(classifiers, f"{name}_few"), *cells(classifiers, name))]
+        for name in CLASSIFIERS
+    }
+    assert len({tuple(found) for found in places.values()}) == 1
+    for name in CLASSIFIERS:
+        own = {"num_labels": 1, "seed": 1, "class_sets": "test"}
+        found = {config.model_copy(update=own) for config in (*cells(classifiers, f"{name}_few"), *cells(classifiers, name))}
+        assert len(found) == 1
+
+
+def test_the_settings_of_a_classifier_are_among_those_that_were_tried(classifiers):
+    for name in CLASSIFIERS:
+        (setting,) = {config.learning_rate for config in cells(classifiers, name)}
+        assert setting in {config.learning_rate for config in cells(classifiers, f"trials_{name}")}

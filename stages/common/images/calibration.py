@@ -10,8 +10,10 @@ import math
 import numpy as np
 
 
-def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
+def wilson_interval(num_right: float, num_images: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson, 1927): it stays inside [0, 1] and is honest for shares near 0 and 1.
+
+    A mean over several classifiers of the same images need not be a whole number of right ones.
 
     Raises:
         ValueError: no image, or more right ones than images.

@@ -40,7 +40,7 @@ class ClassScores:
         values: float64 (N, K): bits of x given c of a generative model, ln P(c | x) of a discriminative one.
         halves: float64 (2, N, K): the same from each half of the draws; None where nothing is drawn.
         labels: int64 (N,), -1 for foreign images.
-        role: `test`, `corrupted` or `foreign`.
+        role: `test`, `validation`, `corrupted` or `foreign`.
         sha256: of the images and labels.
     """
 

@@ -5,17 +5,21 @@ Legend: B images, K classes.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.special import log_softmax
 
 from pipeline.contract import Context
 from stages.common.images.calibration import wilson_interval
-from stages.common.images.class_scores import LIKELIHOOD, class_bits, flops_for_one_image, save_scores
+from stages.common.images.class_scores import COUNTED, LIKELIHOOD, class_bits, flops_for_one_image, save_scores
 from stages.common.images.config import ConditionalConfig
 from stages.common.images.family import ConditionalFamily
 from stages.common.images.grid import Split
-from stages.common.images.image_sets import TEST, ImageSet, image_sets
+from stages.common.images.image_sets import ImageSet, image_sets
 from stages.common.images.noise import seeded_generator
 from stages.common.images.pictures import named_rows
 
@@ -23,6 +27,7 @@ SHOWN = 10
 """Samples of each class."""
 _CLASSES, _ROWS = 2**42, 2**42 + 1
 """Streams of random numbers that no step number reaches."""
+_ARTICLES = {"lower bound": "a lower bound", "numerical": "an estimate"}
 
 
 def score_classes(config: ConditionalConfig, context: Context, family: ConditionalFamily, train: Split) -> None:
@@ -34,12 +39,13 @@ def score_classes(config: ConditionalConfig, context: Context, family: Condition
         family: with the averaged weights.
         train: the labelled images that it learned from.
     """
-    found = image_sets(
-        context.input("images"), context.inputs("foreign"), most=config.num_class_images, with_all=config.class_sets == "all"
-    )
-    scores, halves = {}, {}
+    found = image_sets(context.input("images"), context.inputs("foreign"), most=config.num_class_images, which=config.class_sets)
+    flops = flops_for_one_image(family, found[0].images)  # first: the time of an answer is not to hold that of warming up
+    scores, halves, seconds = {}, {}, []
     for number, one in enumerate(found):
+        begin = time.perf_counter()
         bits, parts = class_bits(family, one.images, config.seed, _CLASSES, number)
+        seconds.append(time.perf_counter() - begin)
         scores[one.name], halves[one.name] = bits.numpy(), parts.numpy()
         context.beat()
     facts = {
@@ -48,11 +54,12 @@ def score_classes(config: ConditionalConfig, context: Context, family: Condition
         "train_counts": torch.bincount(train.labels, minlength=family.num_classes).tolist(),
         "kind": "numerical" if family.pooling == "logarithms" else "lower bound",
         "detail": family.class_detail,
-        "flops_for_one_image": flops_for_one_image(family, found[0].images),
+        "flops_for_one_image": flops,
+        "latency_ms_for_one_image": seconds[0] / len(found[0].images) * 1000,
     }
     save_scores(context.directory, LIKELIHOOD, found, scores, halves, facts)
     _rows(config, context, family)
-    _classifier(context, found[0], scores[TEST], halves[TEST], family.class_detail)
+    _classifier(context, found[0], scores[found[0].name], halves[found[0].name], facts)
 
 
 def _rows(config: ConditionalConfig, context: Context, family: ConditionalFamily) -> None:
@@ -63,38 +70,37 @@ def _rows(config: ConditionalConfig, context: Context, family: ConditionalFamily
     context.section.figure(path, "Samples of each class, none chosen: the class was given and the rest drawn.")
 
 
-def _classifier(context: Context, test: ImageSet, bits: np.ndarray, halves: np.ndarray, detail: str) -> None:
-    """Say how well Bayes' rule with equal shares of the classes names test images, and how much of it is the estimator's luck."""
-    labels = test.labels.numpy()
+def _classifier(context: Context, judged: ImageSet, bits: np.ndarray, halves: np.ndarray, facts: Mapping[str, Any]) -> None:
+    """Say how well Bayes' rule with equal shares of the classes names images, how much of it is luck, and what it costs."""
+    labels = judged.labels.numpy()
+    common: dict[str, Any] = {"n": len(labels), "split": judged.name, "items": "images"}
     right = int((bits.argmin(axis=1) == labels).sum())
     interval = wilson_interval(right, len(labels))
     noise, changed = estimator_noise(halves)
-    context.metric(
-        "bayes_accuracy",
-        right / len(labels),
-        unit="1",
-        higher_is_better=True,
-        n=len(labels),
-        split="test",
-        items="images",
-        interval=list(interval),
-    )
-    context.metric("class_log_odds_noise", noise, unit="nat", higher_is_better=False, n=len(labels), split="test", items="images")
+    flops, latency = facts["flops_for_one_image"], facts["latency_ms_for_one_image"]
+    context.metric("bayes_accuracy", right / len(labels), unit="1", higher_is_better=True, interval=list(interval), **common)
+    context.metric("class_log_odds_noise", noise, unit="nat", higher_is_better=False, **common)
+    context.metric("flops_for_one_answer", flops, unit="FLOP", higher_is_better=False, n=COUNTED, items="images")
+    context.metric("latency_ms_for_one_answer", latency, unit="ms", higher_is_better=False, n=len(labels), items="images")
     context.section.table(
         "A classifier by Bayes' rule",
-        ["measured on test", "value", "95 % interval", "images"],
+        [f"measured on {judged.name}", "value", "95 % interval", "images"],
         [
             [
-                "images whose class has the highest p(x | c)",
+                "share of images whose class has the highest p(x | c)",
                 right / len(labels),
                 f"[{interval[0]:.3f}, {interval[1]:.3f}]",
                 len(labels),
             ],
             ["noise of the log odds, nat", noise, None, len(labels)],
-            ["images named otherwise by half of the draws", changed, None, len(labels)],
+            ["share of images named otherwise by half of the draws", changed, None, len(labels)],
+            ["counted FLOPs for one answer, MFLOP", flops / 1e6, None, COUNTED],
+            ["wall time for one answer, ms", latency, None, len(labels)],
         ],
-        caption=f"{detail}. A model that can say how probable an image is for every class is a classifier, with no further "
-        "training. The noise is what another draw would change: a standard deviation of the log odds of the two best classes.",
+        caption=f"p(x | c) is {_ARTICLES[facts['kind']]}: {facts['detail']}. A model that can say how probable an image is for "
+        "every class is a classifier, with no further training; but it must be asked once for every class and draw, and an "
+        "answer costs accordingly. The noise is what another draw would change: a standard deviation of the log odds of the two "
+        "best classes.",
     )
 
 

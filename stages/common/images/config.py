@@ -11,6 +11,7 @@ from pipeline.contract import Input, StageConfig
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+ClassSets = Literal["validation", "test", "all"]
 
 
 class ImageModelConfig(StageConfig):
@@ -68,8 +69,9 @@ class ConditionalConfig(ImageModelConfig):
     """Labelled train images of each class to learn from, by seed; a smaller number takes a part of those. Null: all."""
     num_class_images: Count = 500
     """Images of each set for which the log probability given every class is measured (all, if there are fewer)."""
-    class_sets: Literal["test", "all"] = "test"
-    """Sets for which it is measured; all: corrupted test images and foreign images as well."""
+    class_sets: ClassSets = "test"
+    """Sets for which it is measured. validation: those images alone, for trials that choose settings. test: test and validation
+    images. all: corrupted test images and foreign images as well."""
     num_class_draws: Annotated[int, Field(ge=2, multiple_of=2)] = 16
     """Random draws for each image and class, the same for all classes; two halves of them tell the estimator's noise."""
 

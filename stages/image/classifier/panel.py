@@ -13,6 +13,7 @@ from stages.common.images.evaluation import rank_agreement
 from stages.common.images.features import Extractor
 from stages.common.images.grid import Grid, Split
 from stages.common.images.pictures import named_rows
+from stages.common.images.spread import RANGES
 from stages.image.classifier.config import Config
 
 SHOWN = 12
@@ -60,7 +61,10 @@ def write_panel(context: Context, config: Config, grid: Grid, splits: Mapping[st
 
 def _tables(context: Context, panel: Panel, main: str) -> None:
     first = next(iter(panel.values()))
-    stands_on = f"n = {first['num_samples']} images each, held against {first['num_references']} test images; ± spans 95 %."
+    stands_on = (
+        f"n = {first['num_samples']} images each, held against {first['num_references']} test images; intervals of 95 % over "
+        "other draws of the images."
+    )
     known = {key: title for key, title in IN_SPACE.items() if key in first["spaces"][main]["values"]}
     context.section.table(
         f"What the metrics make of each fault, features of {main}",
@@ -102,9 +106,11 @@ def _cells(measured: Mapping[str, Mapping[str, float]], keys: Mapping[str, str])
 
 
 def _cell(measured: Mapping[str, Mapping[str, float]], key: str) -> str:
-    """Return a value with its 95 % reach, both with as many decimals as the reach needs for two digits (at most three)."""
+    """Return a value with its 95 % interval, cut where no value lies; as many decimals as its reach needs for two digits."""
     value, reach = measured["values"][key], 1.96 * measured["deviations"][key]
     if reach == 0:
         return f"{value:.3g}"
     decimals = min(3, max(0, 1 - math.floor(math.log10(reach))))
-    return f"{value:.{decimals}f} ± {reach:.{decimals}f}"
+    least, most = RANGES.get(key, (-math.inf, math.inf))
+    low, high = max(value - reach, least), min(value + reach, most)
+    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pipeline.contract import Context
+from stages.common.charts import Band, Point, band_chart, interval_chart, scatter_chart
 from stages.common.images.pictures import named_rows
 from stages.common.verdicts import Estimate
-from stages.image.compare.charts import Band, Point, band_chart, interval_chart, scatter_chart
 from stages.image.compare.config import Config
 from stages.image.compare.models import SHARES, Contestant
 from stages.image.compare.study import Study

@@ -27,9 +27,9 @@ def bayes(log_likelihood: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np
     return joint - evidence[:, None], evidence
 
 
-def log_loss(log_posterior: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean of -ln P(true class | x), nats."""
-    return float(-log_posterior[np.arange(len(labels)), labels].mean())
+def losses(log_posterior: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return -ln P(true class | x) of each image, (N,), nats; their mean is the log-loss."""
+    return np.asarray(-log_posterior[np.arange(len(labels)), labels])
 
 
 def temperature(log_posterior: np.ndarray, labels: np.ndarray) -> float:
@@ -43,20 +43,7 @@ def temperature(log_posterior: np.ndarray, labels: np.ndarray) -> float:
 
     def loss(log_t: float) -> float:
         values = log_softmax(log_posterior * math.exp(-log_t), axis=1)
-        return (1 - num_classes * share) * log_loss(values, labels) - share * float(values.sum(axis=1).mean())
+        return (1 - num_classes * share) * float(losses(values, labels).mean()) - share * float(values.sum(axis=1).mean())
 
     bounds = (-LARGEST_LOG_TEMPERATURE, LARGEST_LOG_TEMPERATURE)
     return math.exp(float(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-
-
-def tempered(log_posterior: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return ln P after temperature, (N, K), and the mean of the temperatures.
-
-    The temperature of every second image is found on the others and the other way round: no image tells its own.
-    """
-    result, found = np.empty_like(log_posterior), []
-    even = np.arange(len(labels)) % 2 == 0
-    for part in (even, ~even):
-        found.append(temperature(log_posterior[~part], labels[~part]))
-        result[part] = log_softmax(log_posterior[part] / found[-1], axis=1)
-    return result, math.sqrt(found[0] * found[1])

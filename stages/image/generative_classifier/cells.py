@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline.errors import DataError
 from stages.common.images.class_scores import SETS, ClassScores, load_scores
 from stages.common.images.class_stage import estimator_noise
 from stages.common.images.grid import load_grid
-from stages.common.images.image_sets import TEST
+from stages.common.images.image_sets import TEST, VALIDATION
 from stages.image.generative_classifier.bayes import bayes
 
 Side = Literal["generative", "discriminative"]
@@ -34,7 +34,7 @@ class Judged:
         log_posterior: ln P(c | x), float64 (N, K).
         log_evidence: ln P(x), float64 (N,); None for one that has none.
         labels: int64 (N,), -1 for foreign images.
-        role: `test`, `corrupted` or `foreign`.
+        role: `test`, `validation`, `corrupted` or `foreign`.
         sha256: of the images.
     """
 
@@ -47,7 +47,7 @@ class Judged:
     @property
     def wrong(self) -> np.ndarray:
         """1.0 where the likeliest class is not the true one, float64 (N,)."""
-        return (self.log_posterior.argmax(axis=1) != self.labels).astype(np.float64)
+        return np.asarray(self.log_posterior.argmax(axis=1) != self.labels, dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,15 @@ class Cell:
         num_labels: labelled images of each class.
         seed: of the choice of images and of the training.
         sets: name -> what it says.
+        latency_ms: wall milliseconds of one answer, all images at once.
+        settings: that define the network, apart from seed and labels; empty for a classical one.
         training_flops: counted; None where none are counted.
         flops_for_one_image: of one answer; None where none are counted.
+        parameters: of the network; None for a classical one.
         noise: standard deviation of its log odds by the estimator's draws, nats; 0 where nothing is drawn.
         kind: of its likelihood, or `discriminative`.
         artifact: fingerprint of the training; None for what was fitted here.
+        detail: how its likelihood is computed.
     """
 
     model: str
@@ -72,22 +76,30 @@ class Cell:
     num_labels: int
     seed: int
     sets: Mapping[str, Judged]
+    latency_ms: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
     training_flops: float | None = None
     flops_for_one_image: float | None = None
+    parameters: int | None = None
     noise: float = 0.0
     kind: str = "exact"
     artifact: str | None = None
+    detail: str = ""
 
 
-def load_cells(images: Artifact, models: Sequence[Artifact], rivals: Sequence[Artifact]) -> list[Cell]:
+def load_cells(images: Artifact, models: Sequence[Artifact], rivals: Sequence[Artifact], *, split: str) -> list[Cell]:
     """Read the trained classifiers.
 
+    Args:
+        images: that all learned from.
+        models, rivals: generative and discriminative ones.
+        split: on which they are judged.
+
     Raises:
-        DataError: a model without classes, other images, other settings under one name, or a training twice.
+        DataError: a model without classes, one of other images, or one that was not asked about `split`.
     """
     grid = load_grid(images)
     cells: list[Cell] = []
-    settings: dict[str, str] = {}
     for artifact in (*models, *rivals):
         record = artifact.record
         if not (artifact.path / SETS).exists():
@@ -100,17 +112,25 @@ def load_cells(images: Artifact, models: Sequence[Artifact], rivals: Sequence[Ar
                 f"{record.name} ({record.stage}) learned from other images than needs.images ('{grid.name}'): classifiers of "
                 "different images cannot be compared; make all from one images artifact"
             )
-        cell = _cell(artifact)
-        own = json.dumps({key: value for key, value in record.config.items() if key not in _NOT_SETTINGS}, sort_keys=True)
-        if settings.setdefault(cell.model, own) != own:
-            raise DataError(
-                f"{record.name}: two trainings of '{cell.model}' differ in more than seed and num_labels; compare one setting "
-                "at a time"
-            )
-        cells.append(cell)
-    _check_unique(cells)
+        cells.append(_cell(artifact, split))
     check_same_sets(cells)
     return cells
+
+
+def check_one_setting(cells: Sequence[Cell]) -> None:
+    """Refuse two settings under one name: a comparison is of one setting of each model, with one training at each place.
+
+    Raises:
+        DataError: names the model.
+    """
+    settings: dict[str, Mapping[str, Any]] = {}
+    for cell in cells:
+        if settings.setdefault(cell.model, cell.settings) != cell.settings:
+            raise DataError(
+                f"two trainings of '{cell.model}' differ in more than seed and num_labels; compare one setting at a time (many "
+                "at once are for split: validation)"
+            )
+    check_unique(cells)
 
 
 def check_same_sets(cells: Sequence[Cell]) -> None:
@@ -164,23 +184,32 @@ def check_seeds(cells: Sequence[Cell]) -> None:
             )
 
 
-def _cell(artifact: Artifact) -> Cell:
+def _cell(artifact: Artifact, split: str) -> Cell:
     facts, scores = load_scores(artifact.path)
+    if split not in scores:
+        raise DataError(
+            f"{artifact.record.name} ({artifact.record.stage}) was not asked about {split} images; set class_sets: "
+            f"{split} in it, or judge it on split: {' or '.join(name for name in (TEST, VALIDATION) if name in scores)}"
+        )
     counts = np.asarray(facts["train_counts"], dtype=np.float64)
     is_generative = facts["kind"] != "discriminative"
     sets = {name: _judged(found, counts / counts.sum(), is_generative=is_generative) for name, found in scores.items()}
-    halves = scores[TEST].halves
+    halves, config = scores[split].halves, artifact.record.config
     return Cell(
-        model=_name(facts, artifact.record.config),
+        model=_name(facts, config),
         side="generative" if is_generative else "discriminative",
         num_labels=round(float(counts.mean())),
-        seed=int(artifact.record.config["seed"]),
+        seed=int(config["seed"]),
         sets=sets,
-        training_flops=_training_flops(artifact, facts),
+        latency_ms=float(facts["latency_ms_for_one_image"]),
+        settings={key: value for key, value in config.items() if key not in _NOT_SETTINGS},
+        training_flops=float(_fact(artifact, facts, "training_flops")),
         flops_for_one_image=facts["flops_for_one_image"],
+        parameters=int(_fact(artifact, facts, "parameters")),
         noise=0.0 if halves is None else estimator_noise(halves)[0],
         kind=facts["kind"],
         artifact=artifact.fingerprint,
+        detail=facts["detail"],
     )
 
 
@@ -196,16 +225,20 @@ def _judged(found: ClassScores, prior: np.ndarray, *, is_generative: bool) -> Ju
     return Judged(log_posterior=posterior, log_evidence=evidence, labels=found.labels, role=found.role, sha256=found.sha256)
 
 
-def _training_flops(artifact: Artifact, facts: Mapping[str, Any]) -> float:
-    if "training_flops" in facts:
-        return float(facts["training_flops"])
-    return float(json.loads((artifact.path / "family.json").read_text(encoding="utf-8"))["training_flops"])
+def _fact(artifact: Artifact, facts: Mapping[str, Any], key: str) -> Any:
+    """Return what the sets say, or else the family."""
+    return facts[key] if key in facts else json.loads((artifact.path / "family.json").read_text(encoding="utf-8"))[key]
 
 
-def _check_unique(cells: Sequence[Cell]) -> None:
+def check_unique(cells: Sequence[Cell]) -> None:
+    """Refuse a training that is there twice.
+
+    Raises:
+        DataError: names it.
+    """
     seen = set()
     for cell in cells:
-        key = (cell.model, cell.num_labels, cell.seed)
+        key = (cell.model, json.dumps(cell.settings, sort_keys=True), cell.num_labels, cell.seed)
         if key in seen:
             raise DataError(f"{cell.model} with {cell.num_labels} labels of each class and seed {cell.seed} is named twice")
         seen.add(key)

@@ -8,10 +8,10 @@ import numpy as np
 
 from stages.common.claims import Claim, Finding, conclude, side_of
 from stages.common.images.image_sets import TEST
-from stages.common.verdicts import Estimate, paired_bootstrap
-from stages.common.wording import short, with_interval
+from stages.common.verdicts import paired_bootstrap
+from stages.common.wording import with_interval
 from stages.image.generative_classifier.cells import RIVAL
-from stages.image.generative_classifier.study import Model, Pair, Study
+from stages.image.generative_classifier.study import Pair, Study
 
 NO_PAIR = "there is no such pair"
 NO_SETS = "no model was asked about such images (class_sets: all)"
@@ -30,7 +30,8 @@ def all_claims(study: Study) -> list[Claim]:
 def _few_labels(pairs: Sequence[Pair], words: str) -> Claim:
     return conclude(
         f"With few labels a generative model is ahead ({words})",
-        "error of the generative model minus that of the discriminative one, on test, at the fewest labels that both have",
+        "error of the generative model minus that of the discriminative one, on test, at the fewest labels that both have"
+        f"{_numbers(pairs, 0)}",
         "all intervals lie below 0",
         [_gap(pair, pair.num_labels[0]) for pair in pairs if pair.num_labels],
         "below",
@@ -41,7 +42,7 @@ def _few_labels(pairs: Sequence[Pair], words: str) -> Claim:
 def _many_labels(pairs: Sequence[Pair], words: str) -> Claim:
     return conclude(
         f"With many labels a discriminative model is ahead ({words})",
-        "the same difference at the most labels",
+        f"the same difference at the most labels{_numbers(pairs, -1)}",
         "all intervals lie above 0",
         [_gap(pair, pair.num_labels[-1]) for pair in pairs if pair.num_labels],
         "above",
@@ -49,31 +50,32 @@ def _many_labels(pairs: Sequence[Pair], words: str) -> Claim:
     )
 
 
+def _numbers(pairs: Sequence[Pair], place: int) -> str:
+    """Return ` (n = 2)`; pairs of models that cannot be fitted to so few have another number."""
+    found = sorted({pair.num_labels[place] for pair in pairs if pair.num_labels})
+    return f" (n = {', '.join(map(str, found))})" if found else ""
+
+
 def _gap(pair: Pair, labels: int) -> Finding:
     found = pair.gaps[labels]
-    return Finding(f"{pair.first.name} − {pair.second.name}, n = {labels}: {with_interval(found)}", side_of(found, 0.0))
+    return Finding(f"{pair.first.name} − {pair.second.name}: {with_interval(found)}", side_of(found, 0.0))
 
 
 def _confidence(study: Study, deep: Sequence[Pair]) -> Claim:
     findings = []
     for pair in deep:
-        losses = [_losses(one) for one in (pair.first, pair.second)]
-        found = paired_bootstrap(*losses, seed=study.config.seed)
+        wasted = [study.calibration[one.name].wasted for one in (pair.first, pair.second)]
+        found = paired_bootstrap(*wasted, seed=study.config.seed)
         findings.append(Finding(f"{pair.first.name} − {RIVAL}: {with_interval(found)} nat", side_of(found, 0.0)))
     return conclude(
         "Bayes' rule gives probabilities that can be believed more than a softmax's",
-        "log-loss on test at the most labels, before any temperature, generative minus discriminative",
+        "log-loss on test that wrong confidence costs (as it is, minus after a temperature from validation images), at the most "
+        "labels, generative minus discriminative",
         "all intervals lie below 0",
         findings,
         "below",
         missing=NO_PAIR,
     )
-
-
-def _losses(model: Model) -> np.ndarray:
-    """Return -ln P(true class | x) on test at the most labels, (S, N)."""
-    answers = model.at(model.num_labels[-1])
-    return np.stack([-one.log_posterior[np.arange(len(one.labels)), one.labels] for one in answers])
 
 
 def _faults(study: Study, deep: Sequence[Pair]) -> Claim:
@@ -104,13 +106,9 @@ def _foreign(study: Study, deep: Sequence[Pair]) -> Claim:
     for pair in deep:
         own = {one.foreign: one for one in study.detections if one.model == pair.first.name and one.score == "log p(x)"}
         rival = {one.foreign: one for one in study.detections if one.model == RIVAL}
-        for name in own.keys() & rival.keys() if own else ():
-            drawn = own[name].drawn - rival[name].drawn
-            low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
-            mean = own[name].value.mean - rival[name].value.mean
-            found = Estimate(mean=mean, low=low, high=high, num_seeds=own[name].value.num_seeds, method="images and seeds")
-            words = f"{pair.first.name} − {RIVAL}, {name}: {short(mean)} [{short(low)}, {short(high)}]"
-            findings.append(Finding(words, side_of(found, 0.0)))
+        for name in own.keys() & rival.keys():
+            found = own[name].minus(rival[name])
+            findings.append(Finding(f"{pair.first.name} − {RIVAL}, {name}: {with_interval(found)}", side_of(found, 0.0)))
     return conclude(
         "log p(x) tells foreign images better than the largest p(c | x) of a network does",
         "AUROC of log p(x) minus AUROC of the rival's largest probability",

@@ -10,6 +10,7 @@ cut into folds, and the middle value is taken.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,8 +83,25 @@ def classical_cells(
                 if num_labels >= method.least_labels:
                     model = method.fit(x, y, _setting(method, x, y, min(num_folds, len(y) // len(grid.classes)), seed))
                     judged = {one.name: _judged(model(inputs[one.name]), one) for one in sets}
-                    found.append(Cell(model=name, side=method.side, num_labels=num_labels, seed=seed, sets=judged))
+                    latency = _latency_ms(model, inputs[sets[0].name])
+                    found.append(
+                        Cell(
+                            model=name,
+                            side=method.side,
+                            num_labels=num_labels,
+                            seed=seed,
+                            sets=judged,
+                            latency_ms=latency,
+                        )
+                    )
     return found
+
+
+def _latency_ms(model: Fitted, images: np.ndarray) -> float:
+    """Return wall milliseconds of one answer; the model has answered before, so nothing is loaded now."""
+    begin = time.perf_counter()
+    model(images)
+    return (time.perf_counter() - begin) / len(images) * 1000
 
 
 def _features(images: np.ndarray, levels: int) -> np.ndarray:

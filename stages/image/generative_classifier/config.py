@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,10 +20,19 @@ class Config(StageConfig):
         "rivals": Input(
             kinds=("discriminative_classifier",), help="networks for p(c | x) with the same labels, seeds and budget", many=True
         ),
+        "foreign": Input(
+            kinds=("images",),
+            help="the foreign images that the networks were asked about, for the classical pairs",
+            optional=True,
+            many=True,
+        ),
     }
 
     seed: int = 1337
     """Seed of the bootstrap."""
+    split: Literal["test", "validation"] = "test"
+    """test: compare one setting of each model. validation: judge trials, several settings of each model, and tell by one rule
+    which to take; the classical models choose theirs by themselves and are left out."""
     num_resamples: Annotated[int, Field(ge=100)] = 1000
     """Bootstrap draws of test images and seeds."""
     budget_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from stages.image.generative_classifier.estimates import multiplicities
+
 
 def wins(test: np.ndarray, foreign: np.ndarray) -> np.ndarray:
     """Return 1 where a test image scores higher than a foreign one, 1/2 where as high, (N, M), of scores (N,) and (M,)."""
     return (test[:, None] > foreign) + 0.5 * (test[:, None] == foreign)
 
 
-def resampled_auroc(won: np.ndarray, *, seed: int, num_resamples: int) -> tuple[float, np.ndarray]:
-    """Return the AUROC, mean over seeds, and its values when test images, foreign images and seeds are drawn again, (R,).
+def resampled_auroc(won: np.ndarray, *, seed: int, num_resamples: int) -> np.ndarray:
+    """Return the AUROC, mean over seeds, when test images and foreign images are drawn again, (R,).
 
     Scores of one shape and seed get the same draws, so differences between them are paired.
 
@@ -26,8 +28,9 @@ def resampled_auroc(won: np.ndarray, *, seed: int, num_resamples: int) -> tuple[
         seed: of the draws.
         num_resamples: R.
     """
-    generator = np.random.default_rng(seed)
-    shares = [generator.multinomial(size, np.full(size, 1 / size), size=num_resamples) / size for size in won.shape]
-    drawn = np.einsum("rs,rn,snm,rm->r", *(shares[0], shares[1], won, shares[2]), optimize=True)
+    _, num_test, num_foreign = won.shape
+    test = multiplicities(num_test, seed=seed, num_resamples=num_resamples) / num_test
+    foreign = multiplicities(num_foreign, seed=seed + 1, num_resamples=num_resamples) / num_foreign
+    drawn = np.einsum("rn,nm,rm->r", test, won.mean(axis=0), foreign, optimize=True)
     # Where every draw is 1, sums end a rounding away from it.
-    return float(won.mean()), np.clip(drawn.round(12), 0.0, 1.0)
+    return np.clip(drawn.round(12), 0.0, 1.0)

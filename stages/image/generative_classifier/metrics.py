@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.contract import Context
 from stages.common.claims import Claim
 from stages.common.images.calibration import wilson_interval
-from stages.common.verdicts import t_interval
+from stages.common.verdicts import Estimate
 from stages.image.generative_classifier.cells import Cell
 from stages.image.generative_classifier.study import Model, Study
 
@@ -22,7 +22,7 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
     """Record the errors, of which the page lists those at the most labels, and how many claims held."""
     for one in study.models.values():
         for num_labels in one.num_labels:
-            _write_error(context, one, num_labels)
+            _write_error(context, one, num_labels, study.errors[one.name, num_labels])
     if tested := [claim for claim in claims if claim.outcome != "cannot be tested here"]:
         held = sum(claim.outcome == "holds" for claim in tested)
         context.metric(
@@ -30,21 +30,14 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
         )
 
 
-def over_seeds(errors: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % t interval of the mean error, inside [0, 1]; errors: (S,), at least two."""
-    low, high = t_interval(errors.tolist())
-    return max(low, 0.0), min(high, 1.0)
-
-
-def _write_error(context: Context, one: Model, num_labels: int) -> None:
+def _write_error(context: Context, one: Model, num_labels: int, found: Estimate) -> None:
     wrong = one.errors([num_labels])[0]
     num_seeds, num_images = wrong.shape
     cells = [cell for (labels, _), cell in sorted(one.cells.items()) if labels == num_labels]
     trainings = [_training(cell, row) for cell, row in zip(cells, wrong, strict=True) if cell.artifact is not None]
-    interval = _over_images(wrong[0]) if num_seeds == 1 else over_seeds(wrong.mean(axis=1))
     context.metric(
         "error",
-        float(wrong.mean()),
+        found.mean,
         unit="1",
         higher_is_better=False,
         n=num_images,
@@ -55,8 +48,8 @@ def _write_error(context: Context, one: Model, num_labels: int) -> None:
         listed=num_labels == one.num_labels[-1],
         num_labels=num_labels,
         seeds=num_seeds,
-        interval=list(interval),
-        interval_over="images" if num_seeds == 1 else "seeds",
+        interval=[found.low, found.high],
+        interval_over=found.method,
         **({"of": trainings} if trainings else {}),  # classical models are fitted here and are no artifacts
     )
 

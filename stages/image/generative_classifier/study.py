@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import softmax
 
-from stages.common.images.calibration import expected_calibration_error, reliability
-from stages.common.images.image_sets import TEST
+from stages.common.images.image_sets import TEST, VALIDATION
 from stages.common.verdicts import Difference, Estimate, Verdict, holm, paired_bootstrap, verdict
-from stages.image.generative_classifier.bayes import log_loss, tempered
 from stages.image.generative_classifier.cells import RIVAL, Cell, Judged, Side
 from stages.image.generative_classifier.classical import PAIRS
+from stages.image.generative_classifier.confidence import Calibration, calibration
 from stages.image.generative_classifier.config import Config
 from stages.image.generative_classifier.curves import LEAST_POINTS, Crossover, Curve, crossover, learning_curve
 from stages.image.generative_classifier.detection import resampled_auroc, wins
+from stages.image.generative_classifier.estimates import share, widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,31 +70,56 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Confidence at the largest number of labels, on test; means over seeds, before and after temperature.
+class Detection:
+    """AUROC of one score of one model on one foreign set.
 
     Attributes:
-        error: expected calibration error.
-        log_loss: nats.
-        temperature: geometric mean.
-        bins: `reliability` of all seeds' answers together.
+        model, score, foreign: which.
+        areas: of each seed, (S,).
+        drawn: means over the seeds in resamples of test and foreign images, (R,).
     """
-
-    error: tuple[float, float]
-    log_loss: tuple[float, float]
-    temperature: float
-    bins: tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detection:
-    """AUROC of one score of one model on one foreign set, and its resamples."""
 
     model: str
     score: str
     foreign: str
-    value: Estimate
+    areas: np.ndarray
     drawn: np.ndarray
+
+    @property
+    def value(self) -> Estimate:
+        """The mean over seeds, by other images and other seeds."""
+        return _area(self.areas, self.drawn, bounds=(0.0, 1.0))
+
+    def minus(self, other: Detection) -> Estimate:
+        """Return how much larger this area is than `other` on the same images and seeds."""
+        return _area(self.areas - other.areas, self.drawn - other.drawn, bounds=(-1.0, 1.0))
+
+
+def _area(values: np.ndarray, drawn: np.ndarray, *, bounds: tuple[float, float]) -> Estimate:
+    low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
+    return widened(values.round(12).tolist(), (low, high), bounds=bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a model takes at the most labels, means over seeds; None where nothing is counted.
+
+    Attributes:
+        kind, detail: of its p(x | c), and how it is computed.
+        training_flops: of one training.
+        answer_flops: of one answer, all classes included.
+        parameters: of the network.
+        latency_ms: wall milliseconds of one answer, all test images at once.
+        noise: standard deviation of the log odds over other draws, nats.
+    """
+
+    kind: str
+    detail: str
+    training_flops: float | None
+    answer_flops: float | None
+    parameters: int | None
+    latency_ms: float
+    noise: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +127,21 @@ class Study:
     """Everything that is shown.
 
     Attributes:
-        models: by name, generative ones first.
+        models: by name; trained networks before classical ones, of both the generative ones first.
         pairs: that are compared.
+        errors: (model, labels of each class) -> share of wrong answers on test.
         curves: of models with at least three numbers of labels.
-        calibration: by model.
-        faults: (model, corrupted set or test) -> error, (S, N), at the largest number of labels.
+        costs, calibration: by model.
+        faults: (model, corrupted set or test) -> 1 for each wrong answer, (S, N), at the largest number of labels.
         detections: of foreign images.
     """
 
     config: Config
     models: dict[str, Model]
     pairs: list[Pair]
+    errors: dict[tuple[str, int], Estimate]
     curves: dict[str, Curve]
+    costs: dict[str, Cost]
     calibration: dict[str, Calibration]
     faults: dict[tuple[str, str], np.ndarray]
     detections: list[Detection]
@@ -133,8 +160,10 @@ def make_study(config: Config, cells: Sequence[Cell]) -> Study:
         config=config,
         models=models,
         pairs=_pairs(config, models),
+        errors={(name, n): share(one.errors([n])[0]) for name, one in models.items() for n in one.num_labels},
         curves=curves,
-        calibration={name: _calibration(one) for name, one in models.items()},
+        costs={name: _cost(one) for name, one in models.items()},
+        calibration={name: _calibration(one, **options) for name, one in models.items()},
         faults=_faults(models),
         detections=_detections(config, models),
     )
@@ -142,7 +171,7 @@ def make_study(config: Config, cells: Sequence[Cell]) -> Study:
 
 def _models(cells: Sequence[Cell]) -> dict[str, Model]:
     found: dict[str, Model] = {}
-    for cell in sorted(cells, key=lambda cell: cell.side == "discriminative"):
+    for cell in sorted(cells, key=lambda cell: (not cell.training_flops, cell.side == "discriminative")):
         model = found.setdefault(cell.model, Model(name=cell.model, side=cell.side, cells={}))
         model.cells[cell.num_labels, cell.seed] = cell
     return found
@@ -170,21 +199,23 @@ def _pair(config: Config, first: Model, second: Model) -> Pair:
     return Pair(first=first, second=second, num_labels=common, gaps=gaps, verdicts=verdicts, crossing=crossing)
 
 
-def _calibration(model: Model) -> Calibration:
-    answers = model.at(model.num_labels[-1])
-    labels = answers[0].labels
-    after = [tempered(judged.log_posterior, labels) for judged in answers]
-    stacks = [[judged.log_posterior for judged in answers], [values for values, _ in after]]
-    probabilities = [[softmax(values, axis=1) for values in stack] for stack in stacks]
-    errors = [float(np.mean([expected_calibration_error(p, labels) for p in stack])) for stack in probabilities]
-    losses = [float(np.mean([log_loss(values, labels) for values in stack])) for stack in stacks]
-    bins = [reliability(np.concatenate(stack), np.tile(labels, len(stack))) for stack in probabilities]
-    return Calibration(
-        error=(errors[0], errors[1]),
-        log_loss=(losses[0], losses[1]),
-        temperature=float(np.exp(np.mean([np.log(value) for _, value in after]))),
-        bins=(bins[0], bins[1]),
+def _cost(model: Model) -> Cost:
+    cells = [cell for (labels, _), cell in sorted(model.cells.items()) if labels == model.num_labels[-1]]
+    first = cells[0]
+    return Cost(
+        kind=first.kind,
+        detail=first.detail,
+        training_flops=first.training_flops,
+        answer_flops=first.flops_for_one_image,
+        parameters=first.parameters,
+        latency_ms=float(np.mean([cell.latency_ms for cell in cells])),
+        noise=float(np.mean([cell.noise for cell in cells])),
     )
+
+
+def _calibration(model: Model, *, seed: int, num_resamples: int) -> Calibration:
+    most = model.num_labels[-1]
+    return calibration(model.at(most), model.at(most, VALIDATION), seed=seed, num_resamples=num_resamples)
 
 
 def _faults(models: dict[str, Model]) -> dict[tuple[str, str], np.ndarray]:
@@ -192,7 +223,7 @@ def _faults(models: dict[str, Model]) -> dict[tuple[str, str], np.ndarray]:
     for one in models.values():
         most = one.num_labels[-1]
         for name, judged in _sets(one).items():
-            if judged.role != "foreign":
+            if judged.role in ("test", "corrupted"):
                 found[one.name, name] = np.stack([answer.wrong for answer in one.at(most, name)])
     return found
 
@@ -209,11 +240,8 @@ def _detections(config: Config, models: dict[str, Model]) -> list[Detection]:
                 scores["log p(x)"] = [(_evidence(a), _evidence(b)) for a, b in sides]
             for score, values in scores.items():
                 won = np.stack([wins(*both) for both in values])
-                value, drawn = resampled_auroc(won, seed=config.seed, num_resamples=config.num_resamples)
-                low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
-                value = round(value, 12)
-                estimate = Estimate(mean=value, low=low, high=high, num_seeds=len(won), method="images and seeds")
-                found.append(Detection(model=one.name, score=score, foreign=name, value=estimate, drawn=drawn))
+                drawn = resampled_auroc(won, seed=config.seed, num_resamples=config.num_resamples)
+                found.append(Detection(model=one.name, score=score, foreign=name, areas=won.mean(axis=(1, 2)), drawn=drawn))
     return found
 
 

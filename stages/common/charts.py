@@ -1,11 +1,10 @@
-"""Charts that the shared ones do not offer: points with intervals both ways, curves with a band, bars with intervals in words.
+"""Charts that `plots` does not offer: points with intervals both ways, curves with a band, bars with intervals in words.
 
 In the style of `stages.common.plots`; text is saved as paths and the same numbers give the same bytes.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from stages.common.plots import INK, MUTED, PALETTE, STYLE, WIDTH, readable
@@ -78,7 +77,7 @@ def scatter_chart(
     Returns:
         The path relative to the artifact.
     """
-    with _chart(path, xlabel, ylabel, log_x=log_x, log_y=log_y) as axes:
+    with chart_axes(path, xlabel, ylabel, log_x=log_x, log_y=log_y) as axes:
         for point in points.values():
             x_error, y_error = (_error(v, i) for v, i in ((point.x, point.x_interval), (point.y, point.y_interval)))
             axes.errorbar(
@@ -87,14 +86,15 @@ def scatter_chart(
                 xerr=x_error,
                 yerr=y_error,
                 fmt=_marker(point.number),
-                color=_color(point.number),
+                color=color_of(point.number),
                 elinewidth=1,
                 markersize=6,
             )
         axes.margins(0.14)
-        others = _yardsticks(axes, hlines or {})
-        places = {label: (point.x, point.y, point.number) for label, point in points.items()}
-        _name(axes, places, others, (RIGHT, LEFT, MIDDLE), whiskers=[_whiskers(point) for point in points.values()])
+        taken = _yardsticks(axes, hlines or {}) + _whiskers(axes, list(points.values()))
+        write_names(
+            axes, {label: (point.x, point.y, point.number) for label, point in points.items()}, taken, (RIGHT, LEFT, MIDDLE)
+        )
     return f"{path.parent.name}/{path.name}"
 
 
@@ -102,15 +102,15 @@ def band_chart(
     path: Path, curves: Mapping[str, Band], *, xlabel: str, ylabel: str, hlines: Mapping[str, float] | None = None
 ) -> str:
     """Draw curves over a logarithmic x, each in the band of its seeds and named at its end; see `scatter_chart`."""
-    with _chart(path, xlabel, ylabel, log_x=True, log_y=True) as axes:
+    with chart_axes(path, xlabel, ylabel, log_x=True, log_y=True) as axes:
         for band in curves.values():
-            color = _color(band.number)
+            color = color_of(band.number)
             axes.plot(band.xs, band.means, color=color, marker=_marker(band.number), markersize=4.5)
             axes.fill_between(band.xs, band.lows, band.highs, color=color, alpha=0.15, linewidth=0)
         axes.margins(x=0.05, y=0.06)
         taken = _yardsticks(axes, hlines or {})
         # A curve comes from the left, so its name may leave the axes on the right: the figure grows to hold it.
-        _name(axes, {label: (band.xs[-1], band.means[-1], band.number) for label, band in curves.items()}, taken, (RIGHT,))
+        write_names(axes, {label: (band.xs[-1], band.means[-1], band.number) for label, band in curves.items()}, taken, (RIGHT,))
     return f"{path.parent.name}/{path.name}"
 
 
@@ -119,7 +119,7 @@ def interval_chart(path: Path, estimates: Mapping[str, Estimate], *, xlabel: str
 
     The words have two digits of the interval: more digits of the mean than that would say what nobody measured.
     """
-    with _chart(path, xlabel, "", log_x=False, log_y=False, height=0.9 + 0.36 * len(estimates)) as axes:
+    with chart_axes(path, xlabel, "", log_x=False, log_y=False, height=0.9 + 0.36 * len(estimates)) as axes:
         for row, found in enumerate(estimates.values()):
             axes.barh(row, found.mean, height=0.62, color=PALETTE[0])
             low, high = (found.mean, found.mean) if math.isnan(found.low) else (found.low, found.high)
@@ -136,7 +136,8 @@ def interval_chart(path: Path, estimates: Mapping[str, Estimate], *, xlabel: str
 
 
 @contextmanager
-def _chart(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool, height: float = HEIGHT) -> Iterator[Axes]:
+def chart_axes(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool, height: float = HEIGHT) -> Iterator[Axes]:
+    """Give empty axes in the style of the charts, then write the figure to `path`."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -153,7 +154,7 @@ def _chart(path: Path, xlabel: str, ylabel: str, *, log_x: bool, log_y: bool, he
         yield axes
         for axis in (axes.xaxis, axes.yaxis):
             low, high = axis.get_view_interval()
-            if axis.get_scale() == "log":
+            if axis.get_scale() == "log" and not isinstance(axis.get_major_locator(), FixedLocator):
                 axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
         path.parent.mkdir(parents=True, exist_ok=True)
         clean = {"Date": None, "Creator": None}
@@ -165,7 +166,8 @@ def _error(value: float, interval: tuple[float, float] | None) -> list[list[floa
     return None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
 
 
-def _color(number: int) -> str:
+def color_of(number: int) -> str:
+    """Return the colour of a model."""
     return PALETTE[number % len(PALETTE)]
 
 
@@ -173,55 +175,62 @@ def _marker(number: int) -> str:
     return MARKERS[number // len(PALETTE) % len(MARKERS)]
 
 
-def _yardsticks(axes: Axes, hlines: Mapping[str, float]) -> list[Annotation]:
+def _yardsticks(axes: Axes, hlines: Mapping[str, float]) -> list[Bbox]:
+    """Draw named horizontal lines; return where the names stand, in pixels."""
     style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": MUTED, "fontsize": 8}
     for level in hlines.values():
         axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
-    return [axes.annotate(name, (0, level), (4, 3), **style) for name, level in hlines.items()]
+    names = [axes.annotate(name, (0, level), (4, 3), **style) for name, level in hlines.items()]
+    axes.figure.canvas.draw()
+    return [name.get_window_extent() for name in names]
 
 
-def _name(
+def _whiskers(axes: Axes, points: Sequence[Point]) -> list[Bbox]:
+    """Return where the intervals of the points stand, in pixels."""
+    axes.figure.canvas.draw()
+    lines = [[(x, point.y) for x in point.x_interval] for point in points if point.x_interval]
+    lines += [[(point.x, y) for y in point.y_interval] for point in points if point.y_interval]
+    boxes = []
+    for line in lines:
+        (left, bottom), (right, top) = axes.transData.transform(line)
+        boxes.append(Bbox.from_extents(left - 4, bottom - 4, right + 4, top + 4))
+    return boxes
+
+
+def write_names(
     axes: Axes,
     places: Mapping[str, tuple[float, float, int]],
-    others: Sequence[Annotation],
+    others: Sequence[Bbox],
     sides: Sequence[tuple[int, str]],
-    *,
-    whiskers: Sequence[Sequence[tuple[tuple[float, float], tuple[float, float]]]] = (),
 ) -> None:
-    """Write each name at the first place near its point that covers neither another name nor a point nor a whisker."""
+    """Write each name at the first place near its point that covers neither another name nor a point nor one of `others`.
+
+    Args:
+        axes: with everything else in it.
+        places: name -> x, y and the number of its model.
+        others: in pixels.
+        sides: on which a name may stand, best first.
+    """
     axes.figure.canvas.draw()
     axes.set_xlim(axes.get_xlim())
     axes.set_ylim(axes.get_ylim())
     reach = 4 * axes.figure.dpi / 72
     centres = [axes.transData.transform(place[:2]) for place in places.values()]
     taken = [Bbox.from_extents(*(centre - reach), *(centre + reach)) for centre in centres]
-    taken += [other.get_window_extent() for other in others]
-    for start, stop in itertools.chain.from_iterable(whiskers):
-        ends = axes.transData.transform([start, stop])
-        # Two points of 1/72 inch to either side: a line has no area that a name could cover.
-        taken.append(Bbox.from_extents(*(ends.min(axis=0) - reach / 2), *(ends.max(axis=0) + reach / 2)))
+    taken += others
     choices = [(dx, dy, align) for dy in HEIGHTS for dx, align in sides if dx or dy]
     for name, (x, y, number) in places.items():
-        style: dict[str, Any] = {"textcoords": "offset points", "color": _color(number), "fontsize": 9, "va": "center"}
+        style: dict[str, Any] = {"textcoords": "offset points", "color": color_of(number), "fontsize": 9, "va": "center"}
         label = axes.annotate(name, (x, y), (0, 0), **style)
         costs = []
         for dx, dy, align in choices:
             box = _placed(label, dx, dy, align)
             outside = 0.0 if sides == (RIGHT,) else box.width * box.height - _overlap(box, axes.bbox)
+            outside *= 0.1 if dx > 0 else 1.0  # on the right the figure grows, on the left are the numbers of the axis
             costs.append(outside + sum(_overlap(box, other) for other in taken))
             if costs[-1] == 0:
                 break
         taken.append(_placed(label, *choices[costs.index(min(costs))]))
-
-
-def _whiskers(point: Point) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Return both ends of each whisker in data units."""
-    found = []
-    if point.x_interval is not None:
-        found.append(((point.x_interval[0], point.y), (point.x_interval[1], point.y)))
-    if point.y_interval is not None:
-        found.append(((point.x, point.y_interval[0]), (point.x, point.y_interval[1])))
-    return found
 
 
 def _placed(label: Annotation, dx: int, dy: int, align: str) -> Bbox:

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
+from stages.common import charts
+from stages.common.charts import Point, interval_chart, scatter_chart
 from stages.common.verdicts import Estimate
-from stages.image.compare import charts
-from stages.image.compare.charts import Point, interval_chart, scatter_chart
 
 
 def estimated(mean, reach, method="seeds"):
