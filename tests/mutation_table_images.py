@@ -371,7 +371,7 @@ JUDGES = [
              f"{_CLAIMS}test_a_gan_is_compared_with_the_samples_in_a_claim_of_its_own"),
     Mutation("image: names keep clear of whiskers", "stages/common/charts.py",
              "_yardsticks(axes, hlines or {}) + _whiskers(axes, list(points.values()))", "_yardsticks(axes, hlines or {})",
-             f"tests/common/test_charts.py::test_names_keep_clear_of_whiskers[x_interval]"),
+             "tests/common/test_charts.py::test_names_keep_clear_of_whiskers[x_interval]"),
     Mutation("image: signs of collapse by variety", "stages/image/compare/collapse.py",
              "lambda variety: variety < LEAST_VARIETY", "lambda variety: False",
              f"{_IMAGE}test_compare_collapse.py::test_one_collapsed_training_is_enough_and_is_named[numbers1-"
