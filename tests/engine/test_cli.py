@@ -45,8 +45,8 @@ def test_status_tells_what_is_done_and_what_waits(finished: Project) -> None:
     assert "done" in finished.groundup("status")
 
 
-def test_status_keeps_long_names_apart_from_their_states(finished: Project) -> None:
-    project, name = finished, "a-name-that-is-longer-than-most-others"
+def test_status_keeps_long_names_apart_from_their_states(finished_one: Project) -> None:
+    project, name = finished_one, "a-name-that-is-longer-than-most-others"
     project.recipe(f"name: long\nstages:\n  {name}: {{stage: toy.write, text: a, seed: 1}}\n", "long.yaml")
     project.groundup("run", "long.yaml")
     told = project.groundup("status").splitlines()
