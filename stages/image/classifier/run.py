@@ -46,7 +46,7 @@ def run(config: Config, context: Context) -> None:
     folders = {task.name: trainer.make(task) for task in tasks}
     if context.is_main:
         _finish(config, context, grid, splits, {task.name: task for task in tasks}, folders)
-    accelerator.wait_for_everyone()
+    devices.wait_for_everyone(context, accelerator)
 
 
 def _check(grid: Grid, splits: dict[str, Split]) -> None:

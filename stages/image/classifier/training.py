@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.contract import Context, fsync_directory, fsync_tree
 from pipeline.errors import StageError
+from stages.common import devices
 from stages.common.guards import check_finite
 from stages.common.images.extractor import ExtractorNetwork, initialise
 from stages.common.images.features import ExtractorKind, save_extractor
@@ -114,7 +115,7 @@ class Trainer:
                 self._fit(task, network)
             if self.context.is_main:
                 _save(folder, network, self._train.images)
-        self.accelerator.wait_for_everyone()
+        devices.wait_for_everyone(self.context, self.accelerator)
         return folder
 
     def _network(self, task: Task) -> ExtractorNetwork:

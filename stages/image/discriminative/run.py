@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from pipeline.contract import Context, write_bytes
+from stages.common import devices
 from stages.common.images.calibration import expected_calibration_error, wilson_interval
 from stages.common.images.class_scores import COUNTED, POSTERIOR, save_scores
 from stages.common.images.family_report import Cost, curves
@@ -34,7 +35,7 @@ def run(config: Config, context: Context) -> None:
     if context.is_main:
         with prepared.training.averages.in_place():
             _finish(config, context, prepared)
-    prepared.accelerator.wait_for_everyone()
+    devices.wait_for_everyone(context, prepared.accelerator)
 
 
 def _finish(config: Config, context: Context, prepared: Prepared[Discriminative]) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from pipeline.artifact import Artifact
 from pipeline.contract import Context
 from pipeline.errors import DataError
+from stages.common import devices
 from stages.common.corpus_io import load_split
 from stages.common.documents import Documents
 from stages.common.encoding import count_bytes, encode_texts
@@ -27,7 +28,7 @@ def training_store(context: Context, accelerator: Accelerator, tokenizer: PreTra
     if context.is_main and not path.exists():
         dataset = load_split(context.input("corpus"), "train")
         write_token_store(path, _encoded(dataset, tokenizer, context), vocab_size=len(tokenizer))
-    accelerator.wait_for_everyone()
+    devices.wait_for_everyone(context, accelerator)
     return TokenStore(path)
 
 
