@@ -13,6 +13,7 @@ from pipeline.contract import Context, write_bytes
 from stages.common import plots
 from stages.common.images.family import History
 from stages.common.images.family_report import curves
+from stages.common.images.grid import in_comment
 from stages.common.images.ode import CALLS_PER_HEUN_STEP, heun_path
 from stages.common.images.pictures import named_rows
 
@@ -67,7 +68,7 @@ def write_usage(directory: Path, family: FlowMatching) -> None:
     """Write `README.md` beside the saved model: how to sample with diffusers alone."""
     steps, levels, patch = family.config.num_sample_steps, family.grid.levels, family.patch_size
     given = ", class_labels=labels" if family.num_classes else ""
-    labels = f"labels = torch.arange(16) % {family.num_classes}  # {', '.join(family.grid.classes)}\n" if given else ""
+    labels = f"labels = torch.arange(16) % {family.num_classes}  # {in_comment(family.grid.classes)}\n" if given else ""
     pipeline = (
         "The U-Net must be told a class, which `DDPMPipeline` cannot do; call the network yourself. "
         if family.num_classes
