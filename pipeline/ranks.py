@@ -17,9 +17,13 @@ def launch() -> int:
     try:
         runpy.run_module("accelerate.commands.launch", run_name="__main__", alter_sys=True)
     except Exception as error:
-        if type(error).__name__ != "ChildFailedError":  # torch's; the engine imports no tensor library
+        words = {
+            "ChildFailedError": "one of the processes failed; the others were ended",
+            "SignalException": "a stop was asked for; all processes were ended",
+        }.get(type(error).__name__)  # torch's, by name: the engine imports no tensor library
+        if words is None:
             raise
-        sys.stderr.write("one of the processes failed; the others were ended\n")
+        sys.stderr.write(f"{words}\n")
         return 1
     return 0
 

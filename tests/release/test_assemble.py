@@ -103,11 +103,14 @@ def test_nothing_that_names_the_machine_gets_in(tmp_path, model):
 
 def test_the_recipe_goes_along_without_the_paths_of_the_machine(tmp_path, model):
     toy.note_run(
-        tmp_path, model, "files: /home/ada/poems.txt  # mine\n", "groundup run toy.yaml stages.c.files=/home/ada/p.txt a.b=1"
+        tmp_path,
+        model,
+        "files: /home/ada/poems.txt  # mine\n",
+        "groundup run toy.yaml --only vae@seed=1 stages.c.files=/home/ada/p.txt a.b=1 --jobs=2",
     )
     folder = assemble(model, None, "me/toy", tmp_path / "out").folder
     assert (folder / "recipe.yaml").read_text() == "files: PATH  # mine\n"
-    assert "groundup run recipe.yaml stages.c.files=PATH a.b=1" in (folder / "README.md").read_text()
+    assert "groundup run recipe.yaml stages.c.files=PATH a.b=1 --only pretrain\n" in (folder / "README.md").read_text()
 
 
 def test_a_part_must_be_chosen_where_there_are_several(tmp_path, model):

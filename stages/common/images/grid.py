@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from pipeline.errors import DataError
 
 GRID, IMAGES = "grid.json", "images.safetensors"
 SPLITS = ("train", "validation", "test")
+MAX_NAMED = 20
+"""Names of classes in a comment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,12 @@ def load_split(artifact: Artifact, name: str) -> Split:
     if f"{name}.images" not in tensors:
         raise DataError(f"split '{name}' is not in {artifact.path.name}; it has {', '.join(SPLITS)}")
     return Split(tensors[f"{name}.images"], tensors[f"{name}.labels"])
+
+
+def in_comment(classes: Sequence[str]) -> str:
+    """Return the names of classes for a comment in code that is shown and run: they come from folders and may hold anything."""
+    names = [re.sub(r"[^\w .()/-]", "_", name) for name in classes[:MAX_NAMED]]
+    return ", ".join([*names, *(["..."] if len(classes) > MAX_NAMED else [])])
 
 
 def dequantise(images: Tensor, levels: int, noise: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
 
 def _write_number(context: Context, study: Study, one: Contestant, key: str, number: Sampled) -> None:
     column, mean = COLUMNS[key], estimate(number)
-    facts = {"extractor": study.anchors.extractor} if key in IN_SPACE else {}
+    facts: dict[str, Any] = {"extractor": study.anchors.extractor} if key in IN_SPACE else {}
+    facts |= {"kind": one.kind} if key in _OF_IMAGES else {}
     context.metric(
         key,
         mean.mean,

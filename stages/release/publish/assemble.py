@@ -23,12 +23,13 @@ from stages.common.release.names import check_repo
 from stages.common.release.private import without_paths
 from stages.release.publish import card
 from stages.release.publish.card import Facts
+from stages.release.publish.image_usage import Usage
 from stages.release.publish.licence import Licence, licence_of
 from stages.release.publish.lineage import Lineage, trace
 from stages.release.publish.model_index import Measurement, measurements
 from stages.release.publish.parts import Selection, read_json, select
 from stages.release.publish.sources import card_text, describe
-from stages.release.publish.usage import Usage, usage_of
+from stages.release.publish.usage import usage_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The one file of a model that publishing rewrites: it names the base on the Hub."""

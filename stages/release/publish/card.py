@@ -10,12 +10,12 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, 
 
 from pipeline.errors import StageError
 from stages.release.publish import card_text
+from stages.release.publish.image_usage import Usage
 from stages.release.publish.licence import Licence, metadata
 from stages.release.publish.lineage import Lineage
 from stages.release.publish.model_index import Measurement, eval_results
 from stages.release.publish.parts import Selection
 from stages.release.publish.sources import Data
-from stages.release.publish.usage import Usage
 
 TAG = "groundup"
 

@@ -72,7 +72,7 @@ def _what(facts: Facts) -> str:
             f"It works on top of {code(str(facts.base_repo))} alone, whose tensors have sha256 "
             f"{code(str(identity['tensors_sha256']))}; `groundup_base.json` holds the same fact for programs."
         )
-    if kind.loader == "images":
+    if kind.loader in ("images", "diffusers"):
         grid = read_json(artifact / "grid.json")
         shape = f"{grid['channels']} x {grid['height']} x {grid['width']}"
         lines.append(f"An image is {shape} whole numbers from 0 to {grid['levels'] - 1}: channels, height, width.")
@@ -163,7 +163,7 @@ def _results(facts: Facts) -> str:
         row = one.row
         better = {True: "higher", False: "lower", None: ""}[row.get("higher_is_better")]
         where = f"{plain(one.data.title)}, {plain(str(row['split']))}" if one.data and row.get("split") else ""
-        counted = f"{row['n']:,} {plain(str(row.get('items', '')))}"
+        counted = f"{row['n']:,} {plain(str(row.get('items', '')))}".strip()
         unit = "" if row["unit"] == "1" else plain(str(row["unit"]))
         cells = [plain(one.title), where, f"{row['value']:,.6g}", unit, _interval(row), counted, better]
         rows.append([*cells, plain(one.artifact.record.name), *([_mean(one)] if with_means else [])])
@@ -219,7 +219,7 @@ def _reproduce(facts: Facts) -> str:
     if recipe is None:
         how = "The recipe is not in the store any more; the settings above and the records are what it said."
     else:
-        command = ["groundup", "run", RECIPE, *(without_paths(word) for word in recipe.overrides)]
+        command = ["groundup", "run", RECIPE, *(without_paths(word) for word in recipe.overrides), "--only", recipe.node]
         how = f"With Groundup at commit {code(commit)}:\n\n{block(shlex.join(command), 'bash')}"
     versions = artifact.record.provenance.get("versions") or {}
     named = ", ".join(f"{plain(str(name))} {plain(str(version))}" for name, version in versions.items())

@@ -27,11 +27,13 @@ class Recipe:
 
     Attributes:
         name: of the recipe.
+        node: the artifact's name in it: a stage, or a cell of one's matrix.
         text: the file as it stood.
         overrides: KEY=VALUE of the command line.
     """
 
     name: str
+    node: str
     text: str
     overrides: tuple[str, ...]
 
@@ -172,11 +174,18 @@ def _recipe(runs: Path, fingerprint: str) -> Recipe | None:
     for path in sorted(runs.glob("*/run.json")):
         try:
             note = json.loads(path.read_bytes())
-            used = {values["fingerprint"] for values in note["nodes"].values()}
-            if fingerprint in used:
-                words = shlex.split(note["command"])
-                overrides = tuple(word for word in words if "=" in word and not word.startswith("-"))
-                return Recipe(path.parent.name, str(note["recipe_text"]), overrides)
+            names = {values["fingerprint"]: name for name, values in note["nodes"].items()}
+            if fingerprint in names:
+                return Recipe(path.parent.name, names[fingerprint], str(note["recipe_text"]), tuple(_overrides(note["command"])))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None
+
+
+def _overrides(command: str) -> Iterator[str]:
+    """Yield the KEY=VALUE of a command line; what a flag such as --only takes may hold `=` as well (`vae@seed=1`)."""
+    before = ""
+    for word in shlex.split(command):
+        if "=" in word and not word.startswith("-") and before not in ("--only", "--keep", "--force", "--store"):
+            yield word
+        before = word

@@ -21,7 +21,9 @@ _OLD = "old_domain"
 """Metrics of fine-tuning with this in their name were measured on the input `old_corpus`."""
 _OF_A_MEAN = ("of", "seeds", "interval", "interval_over")
 """What a row says of a mean over trainings, and what therefore does not hold for one of them."""
-_CONTEXT = ("higher_is_better", "mean_over_seeds", "label", "seed", "extractor", "num_labels", "interval_over")
+_KINDS = {"lower bound": "from a lower bound on the likelihood", "numerical": "by a solver, not exact", "exact": "exact"}
+"""What bits per dimension are, by the `kind` of their row: figures of two kinds cannot be compared blindly."""
+_CONTEXT = ("higher_is_better", "kind", "mean_over_seeds", "label", "seed", "extractor", "num_labels", "interval_over")
 """Facts of a row without which its value cannot be compared with others."""
 
 
@@ -46,8 +48,9 @@ class Measurement:
     @property
     def title(self) -> str:
         """Name for people."""
-        name = str(self.row.get("title") or str(self.row["name"]).replace("_", " "))
-        return f"{self.label}: {name}" if self.label else name
+        name = str(self.row.get("title") or str(self.row["name"]).replace("_", " ").removeprefix("num "))
+        named = f"{self.label}: {name}" if self.label else name
+        return f"{named} ({_KINDS[self.row['kind']]})" if self.row.get("kind") in _KINDS else named
 
     @property
     def mean_over(self) -> int:
