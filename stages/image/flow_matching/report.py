@@ -68,24 +68,8 @@ def usage_code(family: FlowMatching) -> str:
     """Return Python that samples with diffusers alone from the model in FOLDER, by Heun's method."""
     steps, levels, patch = family.config.num_sample_steps, family.grid.levels, family.patch_size
     given = ", class_labels=labels" if family.num_classes else ""
-<<<<<<< HEAD
-    labels = f"labels = torch.arange(16) % {family.num_classes}  # {', '.join(family.grid.classes)}\n" if given else ""
-    return f"""\
-=======
     labels = f"labels = torch.arange(16) % {family.num_classes}  # {in_comment(family.grid.classes)}\n" if given else ""
-    pipeline = (
-        "The U-Net must be told a class, which `DDPMPipeline` cannot do; call the network yourself. "
-        if family.num_classes
-        else """`DDPMPipeline.from_pretrained(FOLDER)` loads the U-Net and a `FlowMatchEulerDiscreteScheduler`; calling it with
-`num_inference_steps=100, output_type="pt"` follows the flow by Euler's method. """
-    )
-    text = f"""# How to sample with diffusers alone
-
-{pipeline}Groundup's samples come from Heun's method,
-{steps} steps, {CALLS_PER_HEUN_STEP * steps} calls of the network:
-
-```python
->>>>>>> wt-publish
+    return f"""\
 import torch
 from diffusers import UNet2DModel
 
