@@ -59,9 +59,9 @@ class Cost:
         return self.num_steps * self.flops_per_step
 
     @property
-    def images_per_second(self) -> float:
-        """Images trained on in a second of all steps, over all processes."""
-        return self.num_steps * self.batch_size / self.wall_seconds
+    def images_per_second(self) -> float | None:
+        """Images trained on in a second of all steps, over all processes; None for what is fitted without steps."""
+        return self.num_steps * self.batch_size / self.wall_seconds if self.num_steps else None
 
     @property
     def mfu(self) -> float | None:

@@ -46,6 +46,8 @@ def run(config: Config, context: Context) -> None:
         num_function_evaluations=1,
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         num_processes=1,
+        batch_size=len(splits["train"]),
+        peak_flops_of_process=None,
     )
     outcome = Outcome(samples=samples, likelihood=likelihood, cost=cost)
     _write(config, context, model, outcome)
