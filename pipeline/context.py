@@ -154,7 +154,8 @@ class Context:
             n: how many items (documents, tokens, images; `extra` may say which) the figure stands on.
             split: the split it was measured on.
             extra: more facts, such as `interval=[low, high]`, `seeds=3`, `items="documents"`; for the page a `title` where the
-                name says too little, and `listed=False` where a table of the section shows the figure. A stage that measures
+                name says too little, `listed=False` where a table of the section shows the figure, and `yardstick=True` where
+                it is of something simpler that the artifact is held against. A stage that measures
                 several artifacts names in each row those that the figure is a mean over, with what each gave alone:
                 `of=[{"artifact": fingerprint, "value": 0.3, "n": 500, "items": "images", "interval": [low, high]}]`.
         """

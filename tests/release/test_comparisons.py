@@ -129,6 +129,16 @@ def test_two_ways_to_use_one_model_are_told_apart(tmp_path, store):
     assert titles[-2:] == ["drawn: bits (bit/byte, n = 500 texts)", "drawn (mean): bits (bit/byte, n = 500 texts)"]
 
 
+def test_a_yardstick_stands_in_the_text_as_one_and_not_in_the_index(tmp_path):
+    rows = [toy.measure("bits_per_byte", 1.5), toy.measure("bits_per_byte_bigram", 1.25, title="bigram", yardstick=True)]
+    files = toy.model_files("model")
+    inputs = {"corpus": [toy.corpus(tmp_path)]}
+    model = toy.put(tmp_path, "stages.text.pretrain", "b0000001", "causal_lm", files, inputs=inputs, metrics=rows)
+    text = (assemble(model, None, "me/toy", tmp_path / "out").folder / CARD).read_text()
+    assert [one.metric_type for one in ModelCard(text).data.eval_results] == ["bits_per_byte"]
+    assert "| bigram (a yardstick, not this model) | wiki-summaries, test | 1.25 |" in text
+
+
 def test_a_comparison_that_does_not_say_whom_it_measured_is_none_of_this_model(tmp_path, store):
     rows = [toy.measure("bits_per_byte", 7.0, label="ours")]
     inputs = {"models": [store["models"][SIBLINGS[1]], store["models"][RIVAL]], "corpus": [store["data"]]}

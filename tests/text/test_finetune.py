@@ -86,6 +86,7 @@ def test_both_domains_are_measured_before_and_after(store):
     _, finished = store["qwen3"]
     assert finished.metric("bits_per_byte", "test") < finished.metric("bits_per_byte_before", "test")
     rows = {row["name"]: row for row in finished.record.metrics}
+    assert [name for name in rows if rows[name].get("yardstick")] == ["bits_per_byte_before", "bits_per_byte_old_domain_before"]
     for name in ("bits_per_byte_change", "bits_per_byte_old_domain_change"):
         low, high = rows[name]["interval"]
         assert low <= rows[name]["value"] <= high

@@ -47,6 +47,8 @@ def test_the_model_learns_and_beats_what_knows_only_frequencies(artifact):
 
 
 def test_the_compressor_is_measured_as_the_corpus_measures_it(artifact, inputs):
+    yardsticks = {row["name"].removeprefix("bits_per_byte_") for row in artifact.record.metrics if row.get("yardstick")}
+    assert yardsticks == {"unigram", "bigram", "xz"}
     assert artifact.metric("bits_per_byte_xz", "test") == xz_bits_per_byte(load_split(inputs["corpus"], "test")["text"])
 
 

@@ -50,7 +50,14 @@ class Measurement:
         """Name for people."""
         name = str(self.row.get("title") or str(self.row["name"]).replace("_", " ").removeprefix("num "))
         named = f"{self.label}: {name}" if self.label else name
+        if self.is_yardstick:
+            return f"{named} (a yardstick, not this model)"
         return f"{named} ({_KINDS[self.row['kind']]})" if self.row.get("kind") in _KINDS else named
+
+    @property
+    def is_yardstick(self) -> bool:
+        """True for a figure of something else that the artifact is held against, such as the base before fine-tuning."""
+        return bool(self.row.get("yardstick"))
 
     @property
     def mean_over(self) -> int:
@@ -93,13 +100,16 @@ def _measured_on(lineage: Lineage, artifact: Artifact, metric: str) -> Artifact 
 
 
 def eval_results(found: list[Measurement], task: str) -> list[EvalResult]:
-    """Return an entry for each measurement on a split of data, its own or a mean that says so; sizes and speeds are none."""
+    """Return an entry for each measurement on a split of data, its own or a mean that says so.
+
+    Sizes and speeds are none, and neither are yardsticks: who reads the index by program takes each entry for the model's.
+    """
     return list(_entries(found, task))
 
 
 def _entries(found: list[Measurement], task: str) -> Iterator[EvalResult]:
     for one in found:
-        if one.data is not None and one.row.get("split"):
+        if one.data is not None and one.row.get("split") and not one.is_yardstick:
             yield _entry(one, one.data, one.row, one.title, task)
             if one.mean:
                 title = f"{one.title}, mean over {one.mean_over} seeds"

@@ -83,7 +83,7 @@ def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
             ("", text, row.bits_after, row.after_interval),
             ("_before", f"{text}, before", row.bits_before, row.before_interval),
         ):
-            shown = documents | {"title": title, "interval": list(interval)}
+            shown = documents | {"title": title, "interval": list(interval), **({"yardstick": True} if key else {})}
             context.metric(f"bits_per_byte{suffix}{key}", value, unit="bit/byte", **shown)
         context.metric(
             f"bits_per_byte{suffix}_change",

@@ -89,7 +89,7 @@ def _metrics(config: Config, context: Context, outcome: Outcome, yardsticks: dic
         context.metric("perplexity", math.exp(score.nats_per_token), unit="1", **documents)
     for name, value in yardsticks.items():
         n = len(outcome.test.nll_nats)
-        shown = {"n": n, "split": "test", "items": "documents", "title": f"bits per byte, {name}"}
+        shown = {"n": n, "split": "test", "items": "documents", "title": f"bits per byte, {name}", "yardstick": True}
         context.metric(f"bits_per_byte_{name.split()[0]}", value, unit="bit/byte", higher_is_better=False, **shown)
     for name, (value, unit, higher) in speed.items():
         context.metric(name, value, unit=unit, higher_is_better=higher, n=outcome.plan.num_steps, items="steps")
