@@ -69,9 +69,11 @@ def show(arguments: argparse.Namespace) -> int:
         for entry in entries:
             print(f"  {role:<28} {entry.fingerprint[:8]}  {entry.stage}")
     print("\nmetrics")
-    for name, row in named(record.metrics).items():
+    rows = named(record.metrics)
+    width = max(map(len, rows), default=0)
+    for name, row in rows.items():
         interval = f"  [{row['interval'][0]:.4g}, {row['interval'][1]:.4g}]" if row.get("interval") else ""
-        print(f"  {name:<40} {row['value']:.6g} {row['unit']}{interval}  n={row['n']}")
+        print(f"  {name:<{width}}  {row['value']:.6g} {row['unit']}{interval}  n={row['n']}")
     size = sum(entry.size for entry in record.files.values())
     print(f"\nfiles  {len(record.files)}, {size / 2**20:.1f} MiB")
     for adoption in record.adopted:

@@ -104,6 +104,7 @@ def _check_figures(folder: Path, model: Artifact, comparison: Artifact) -> None:
     assert {one.metric_type: one.metric_value for one in results if "mean_over_seeds" not in one.metric_args} == alone
     assert len(results) == 2 * len(ours)
     assert "gaussian" not in (folder / "metrics.json").read_text()
+    assert "of a network, `supervised-0`, whose record is here" in (folder / CARD).read_text()
     assert sorted(path.name.partition("-")[0] for path in (folder / "provenance").iterdir()) == [
         "image.classic",
         "image.classifier",

@@ -184,7 +184,7 @@ def _mean(one: Measurement) -> str:
 
 
 def _company(facts: Facts) -> list[str]:
-    """Say beside whom it was measured, and what a mean is."""
+    """Say beside whom it was measured, with whose eyes, and what a mean is."""
     own = facts.lineage.artifact.fingerprint
     beside = {one: len(subjects(one.record) - {own}) for one in facts.lineage.evaluations}
     lines = [
@@ -193,6 +193,11 @@ def _company(facts: Facts) -> list[str]:
         for one, number in beside.items()
         if number
     ]
+    if judges := sorted({str(one.row["extractor"]) for one in facts.measured if one.row.get("extractor")}):
+        lines.append(
+            "Distances, precision to coverage, variety (Vendi) and classes were measured in the features of a network, "
+            f"{' and '.join(map(code, judges))}, whose record is here; figures from another network cannot be compared."
+        )
     if any(one.mean for one in facts.measured):
         lines.append(
             "The value is of this model alone. The mean over seeds is of models with the same settings that were trained from "
