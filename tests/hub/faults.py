@@ -54,8 +54,9 @@ class Faults:
     """The faults that wait, and the log of requests; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._waiting: list[Fault] = []
+        self._in_flight = 0
         self.log: list[Logged] = []
 
     def add(self, pattern: str, **how: object) -> Fault:
@@ -72,16 +73,23 @@ class Faults:
             self.log.clear()
 
     def next(self, line: str) -> Fault | None:
-        """The fault that strikes this request, if any."""
+        """The fault that strikes this request, if any; `record` is called when it was answered."""
         with self._lock:
+            self._in_flight += 1
             return next((fault for fault in self._waiting if fault.strikes(line)), None)
 
     def record(self, entry: Logged) -> None:
         """Write a request down."""
         with self._lock:
             self.log.append(entry)
+            self._in_flight -= 1
+            self._lock.notify_all()
 
     def count(self, pattern: str, status: int | None = None) -> int:
-        """How many requests matched `pattern` (and were answered with `status`)."""
+        """How many requests matched `pattern` (and were answered with `status`).
+
+        A client may have its answer before the request is written down: those on their way are waited for.
+        """
         with self._lock:
+            self._lock.wait_for(lambda: self._in_flight == 0, timeout=5)
             return sum(bool(re.search(pattern, e.line)) and status in (None, e.status) for e in self.log)
