@@ -56,16 +56,23 @@ class EventLog:
 
 def read_events(path: Path) -> list[Event]:
     """Return the complete events of `path`, oldest first; a missing file has none."""
-    return [event for _, event in _parsed(path)] if path.exists() else []
+    try:
+        return [event for _, event in _parsed(path)]
+    except FileNotFoundError:
+        return []
 
 
 def recent(path: Path, tail_bytes: int = 16_384) -> list[Event]:
-    """Return the events in the last `tail_bytes` of `path`, oldest first."""
-    if not path.exists():
+    """Return the events in the last `tail_bytes` of `path`, oldest first; a missing file has none.
+
+    A watcher calls this while the stage may end: its commit renames the directory at any moment, so nothing is asked twice.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - tail_bytes))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
         return []
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - tail_bytes))
-        lines = file.read().decode(errors="replace").splitlines()
     return [event for _, event in _events(lines)]
 
 

@@ -7,13 +7,14 @@ only), `resume` (a killed attempt left its state), `run` (with the field, the in
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.artifact import RECORD, Adoption, Artifact, Record, digest
+from pipeline.artifact import CHECKPOINTS, RECORD, Adoption, Artifact, Record, digest
 from pipeline.errors import Damaged, RecipeError
 from pipeline.fingerprint import Identity, fingerprint_of, identity_of
 from pipeline.graph import Node
@@ -96,7 +97,7 @@ def _decide(node: Node, identity: Identity, store: Store, recipe: str, *, forced
         return Planned(node, identity, fingerprint, "cached", artifact=artifact)
     if not forced and (adopted := _adopted(node.stage, fingerprint, store)):
         return Planned(node, identity, adopted.fingerprint, "adopted", _adoption_note(adopted), adopted)
-    if saved := _saved_state(store.place(node.stage, fingerprint).partial):
+    if saved := saved_state(store.place(node.stage, fingerprint).partial):
         return Planned(node, identity, fingerprint, "resume", [*damaged, saved])
     causes = ["forced"] if forced else damaged or _causes(node, identity, store, recipe)
     return Planned(node, identity, fingerprint, "run", causes)
@@ -115,11 +116,14 @@ def _causes(node: Node, identity: Identity, store: Store, recipe: str) -> list[s
     return min((differences(record.identity, identity) for record in candidates), key=len)
 
 
-def _saved_state(partial: Path) -> str | None:
+def saved_state(partial: Path) -> str | None:
+    """Return what a killed attempt left to go on from, in words; None when there is nothing."""
     if (partial / RECORD).exists():
         return "finished, not yet committed"
-    folder = partial / "checkpoints"
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    try:
+        names = sorted(name for name in os.listdir(partial / CHECKPOINTS) if not name.startswith("."))
+    except FileNotFoundError:  # also when another run commits it at this moment
+        return None
     return f"{names[-1]} was saved" if names else None
 
 

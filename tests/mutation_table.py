@@ -19,6 +19,7 @@ _STALE = "tests/engine/test_stale.py::test_an_edit_makes_exactly_these_stages_ru
 _RECIPE = "tests/engine/test_recipe.py::test_a_bad_recipe_is_refused_with_place_and_rule"
 _ACCELERATE = "tests/engine/test_recipe.py::test_a_file_for_accelerate_"
 _REPORT = "tests/engine/test_report.py::"
+_COMMITTED = "tests/engine/test_progress.py::test_a_stage_may_be_committed_while_it_is_looked_at"
 _KILL = "tests/engine/test_kill.py::"
 _STORE = "tests/engine/test_store.py::"
 _WRITES = "tests/engine/test_bad_writes.py::"
@@ -128,6 +129,19 @@ ENGINE = [
              '"use": self.use}', '"use": self.use, "prose": self.prose}', f"{_STALE}[the prose of a card]"),
     Mutation("GPUs are looked up late", "pipeline/executors/local.py",
              "if node.launch.gpus and node", "if node", "tests/engine/test_runner.py::test_gpus_are_looked_up_only_for_a_stage_that_wants_one"),
+    Mutation("live progress: a stage may end meanwhile", "pipeline/events.py",
+             """            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:""", """            lines = file.read().decode(errors="replace").splitlines()
+    except IsADirectoryError:""", f"{_COMMITTED}[recent events]"),
+    Mutation("plan: another run may commit meanwhile", "pipeline/plan.py",
+             "except FileNotFoundError:  # also when another", "except IsADirectoryError:  # also when another",
+             f"{_COMMITTED}[saved state]"),
+    Mutation("status: a failed stage may start again meanwhile", "pipeline/cli/watch.py",
+             """    except FileNotFoundError:
+        return None
+    for name in names:""", """    except IsADirectoryError:
+        return None
+    for name in names:""", f"{_COMMITTED}[failure]"),
     Mutation("status: names and states apart", "pipeline/cli/watch.py",
              """f"  {row['name']:<{width}}",""", """f"  {row['name']:<24}",""",
              "tests/engine/test_cli.py::test_status_keeps_long_names_apart_from_their_states"),

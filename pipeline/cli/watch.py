@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.artifact import Record
 from pipeline.cli.run import paint
@@ -16,6 +18,7 @@ from pipeline.errors import Damaged, InputError, nearest
 from pipeline.events import recent
 from pipeline.process import ProcessId, is_alive
 from pipeline.progress import duration, how_far
+from pipeline.rank import ERROR
 from pipeline.store import Place, Store, lock_owner
 
 
@@ -79,10 +82,14 @@ def _state(place: Place, driver_alive: bool) -> tuple[str, float, str]:
 
 def failure_of(partial: Path) -> str | None:
     """Return what the last attempt in a partial directory failed of, in one line; None when it did not fail."""
-    for path in sorted(partial.glob(".error.json.*")):
+    try:
+        names = sorted(name for name in os.listdir(partial) if name.startswith(f"{ERROR}."))
+    except FileNotFoundError:
+        return None
+    for name in names:
         try:
-            told = json.loads(path.read_bytes())
-        except ValueError:
+            told = json.loads((partial / name).read_bytes())
+        except (FileNotFoundError, ValueError):  # half written, or a new attempt has just removed it
             continue
         if told["exit_code"] not in (130, 143):
             return str(told["message"]).splitlines()[0]
@@ -97,10 +104,7 @@ def logs(arguments: argparse.Namespace) -> int:
         raise InputError(f"'{name}' has no stage '{arguments.stage}' ({nearest(arguments.stage, note['nodes'])})")
     values = note["nodes"][arguments.stage]
     place = store.place(values["stage"], values["fingerprint"])
-    path = next((found for found in (place.partial / "log.txt", place.final / "log.txt") if found.exists()), None)
-    if path is None:
-        raise InputError(f"stage '{arguments.stage}' has not run yet, so it has no log")
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with _open_log(place, arguments.stage) as file:
         sys.stdout.write(file.read())
         while arguments.follow and lock_owner(place.lock):
             time.sleep(0.3)
@@ -108,3 +112,10 @@ def logs(arguments: argparse.Namespace) -> int:
             sys.stdout.flush()
         sys.stdout.write(file.read())
     return 0
+
+
+def _open_log(place: Place, stage: str) -> TextIO:
+    for folder in (place.partial, place.final, place.partial):  # a commit renames the first to the second at any moment
+        with contextlib.suppress(FileNotFoundError):
+            return open(folder / "log.txt", encoding="utf-8", errors="replace")
+    raise InputError(f"stage '{stage}' has not run yet, so it has no log")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli.watch import failure_of
 from pipeline.context import Context
-from pipeline.events import Event, read_events
-from pipeline.progress import how_far, time_left
+from pipeline.events import Event, read_events, recent
+from pipeline.plan import saved_state
+from pipeline.progress import how_far, tail, time_left
 
 
 def report(time: float, done: int, total: int = 100, unit: str = "step", **values: float) -> list[Event]:
@@ -57,3 +60,23 @@ def test_what_is_counted_next_is_told_at_once(tmp_path: Path) -> None:
     context.progress(3, 1000, unit="test window")
     told = [event.value for event in read_events(tmp_path / "events.jsonl") if event.name in ("unit", "phase")]
     assert told == ["step", "test window", "saving the model", "test window"]
+
+
+@pytest.mark.parametrize(
+    ("look", "seen"),
+    [
+        (lambda partial: recent(partial / "events.jsonl"), []),
+        (lambda partial: read_events(partial / "events.jsonl"), []),
+        (lambda partial: tail(partial / "log.txt", 5), []),
+        (failure_of, None),
+        (saved_state, None),
+    ],
+    ids=["recent events", "all events", "log", "failure", "saved state"],
+)
+def test_a_stage_may_be_committed_while_it_is_looked_at(
+    look: Callable[[Path], object], seen: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit renames the directory: what was there when it was asked for is gone when it is opened."""
+    for question in ("exists", "is_dir", "is_file"):
+        monkeypatch.setattr(Path, question, lambda path: path.name != "record.json")
+    assert look(tmp_path / ".0123.partial") == seen
