@@ -81,6 +81,23 @@ def run_plan(
     return state
 
 
+def run_job(job: Job, executor: Executor, notify: Callable[[RunState], None]) -> RunState:
+    """Run one job alone; `notify` is called several times a second with the state."""
+    state = RunState()
+    with _StopSignals(state, executor):
+        future = executor.submit(job)
+        while not future.done():
+            if future.running():
+                state.running.setdefault(job.node, time.time())
+            notify(state)
+            wait([future], timeout=0.2)
+        executor.shutdown()
+    state.running.clear()
+    state.outcomes[job.node] = future.result()
+    notify(state)
+    return state
+
+
 def make_job(plan: Plan, name: str, store: Store, recipe: str, *, offline: bool, force: bool, cores: int) -> Job:
     """Return the job for node `name` of `plan`; what it needs must be planned under it."""
     planned = plan[name]

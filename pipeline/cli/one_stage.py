@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 import sys
 
 from pydantic import ValidationError
@@ -12,16 +14,19 @@ from pipeline.artifact import Artifact
 from pipeline.cli.listings import default_words, field_sentences
 from pipeline.cli.parser import path
 from pipeline.config import StageConfig
-from pipeline.errors import GroundupError, RecipeError, StoreError
+from pipeline.errors import Damaged, GroundupError, RecipeError, StoreError
 from pipeline.executors import make_executor
+from pipeline.executors.local import visible_gpus
 from pipeline.fingerprint import fingerprint_of, identity_of
 from pipeline.graph import Node, add_working_directory, config_class
 from pipeline.job import Job
 from pipeline.launch import Launch
 from pipeline.launch_rules import check_launch
+from pipeline.plan import Planned
 from pipeline.process import process_id
-from pipeline.progress import tail
+from pipeline.progress import Display, tail
 from pipeline.provenance import checkout_commit
+from pipeline.runner import run_job
 from pipeline.store import Store
 from pipeline.strict_yaml import parse_scalar
 
@@ -42,7 +47,7 @@ def _run(package: str, arguments: list[str]) -> int:
     parsed = _parser(package, kind).parse_args([_dashed(word, kind) for word in arguments])
     values = {name: parse_scalar(text) for name in kind.model_fields if (text := getattr(parsed, name)) is not None}
     config = kind.parse(values, where=package)
-    launch = _launch(parsed.processes, package)
+    launch = _launch(parsed.processes, parsed.gpus, package)
     check_launch(launch, kind, package, package)
     inputs = {
         role: [Artifact.open(path(folder).resolve()) for folder in getattr(parsed, f"needs_{role}") or []] for role in kind.inputs
@@ -53,6 +58,10 @@ def _run(package: str, arguments: list[str]) -> int:
     fingerprints = {role: [a.fingerprint for a in found] for role, found in inputs.items() if found}
     identity = identity_of(node, fingerprints, store.hashes, offline=parsed.offline)
     fingerprint = fingerprint_of(identity)
+    with contextlib.suppress(Damaged):  # then it is made anew
+        if done := store.find(package, fingerprint):
+            print(done.path)
+            return 0
     job = Job(
         recipe="",
         node=node.name,
@@ -70,26 +79,33 @@ def _run(package: str, arguments: list[str]) -> int:
         driver=process_id(),
         commit=checkout_commit(),
     )
-    return _submit(job, store)
+    return _submit(job, Planned(node, identity, fingerprint, "run"), store)
 
 
-def _launch(processes: int, package: str) -> Launch:
+def _launch(processes: int, gpus: int, package: str) -> Launch:
     try:
-        return Launch(processes=processes)
+        launch = Launch(processes=processes, gpus=gpus)
     except ValidationError as error:
-        rule = str(error.errors(include_url=False)[0]["msg"])
-        raise RecipeError(f"{package}: --processes is {processes}: {rule[:1].lower()}{rule[1:]}; 1 is the default") from None
+        first = error.errors(include_url=False)[0]
+        flag, rule, default = first["loc"][0], str(first["msg"]), Launch.model_fields[str(first["loc"][0])].default
+        raise RecipeError(
+            f"{package}: --{flag} is {first['input']}: {rule[:1].lower()}{rule[1:]}; {default} is the default"
+        ) from None
+    if gpus and gpus > (found := len(visible_gpus())):
+        raise RecipeError(f"{package}: --gpus is {gpus}, but this machine has {found}; leave it out to run on the CPU")
+    return launch
 
 
-def _submit(job: Job, store: Store) -> int:
-    executor = make_executor("local", jobs=1)
+def _submit(job: Job, planned: Planned, store: Store) -> int:
+    display = Display({job.node: planned}, store)
     try:
-        outcome = executor.submit(job).result()
-    except KeyboardInterrupt:
-        executor.cancel()
-        executor.shutdown()
-        return 130
-    place = store.place(job.stage, job.fingerprint)
+        state = run_job(job, make_executor("local", jobs=1), display)
+    finally:
+        display.close()
+    place, outcome = store.place(job.stage, job.fingerprint), state.outcomes[job.node]
+    if state.stopped_by and outcome.state == "interrupted":
+        print(f"go on with:  {shlex.join([sys.executable, '-m', job.stage, *sys.argv[1:]])}", file=sys.stderr)
+        return state.exit_code
     if outcome.state not in ("done", "cached"):
         for line in tail(place.partial / "log.txt", 15):
             print(f"  | {line}", file=sys.stderr)
@@ -117,7 +133,8 @@ def _parser(package: str, kind: type[StageConfig]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--store", type=path, default=path(os.environ.get("GROUNDUP_STORE", ".")), help="holds artifacts/ (default: here)"
     )
-    parser.add_argument("--processes", type=int, default=1, help="number of processes")
+    parser.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
+    parser.add_argument("--gpus", type=int, default=0, help="number of GPUs, one for each process (default: 0, the CPU)")
     parser.add_argument("--offline", action="store_true", help="forbid the network")
     return parser
 

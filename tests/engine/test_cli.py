@@ -163,7 +163,8 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     path = project.root / done.stdout.strip()
     assert (path / "out.txt").read_text() == "alone"
     again = alone("--text", "alone", "--size", "5")
-    assert again.stdout == done.stdout
+    assert "write: done" in done.stderr, "it shows how far it is"
+    assert (again.stdout, again.stderr) == (done.stdout, "")
     assert project.ran() == ["alone"]
     assert "valid integer" in alone("--text", "x", "--size", "many").stderr
     told = " ".join(alone("--help").stdout.split())
@@ -179,12 +180,21 @@ def test_one_stage_runs_alone_with_its_keys_as_flags(project: Project) -> None:
     assert "nothing to run" in project.groundup("plan", "recipe.yaml"), "a recipe finds what was made alone"
 
 
-def test_a_stage_alone_refuses_a_number_of_processes_in_words(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--processes", "0"], "--processes is 0: input should be greater than or equal to 1; 1 is the default"),
+        (["--gpus", "-1"], "--gpus is -1: input should be greater than or equal to 0; 0 is the default"),
+        (["--gpus", "3"], "--gpus is 3, but this machine has 2; leave it out to run on the CPU"),
+    ],
+    ids=["no process", "less than no GPU", "more GPUs than there are"],
+)
+def test_a_stage_alone_refuses_processes_and_gpus_in_words(flags: list[str], words: str, project: Project) -> None:
     (project.root / "toy/write/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
-    command = [sys.executable, "-m", "toy.write", "--text", "a", "--processes", "0"]
-    done = subprocess.run(command, cwd=project.root, env=project.environment, capture_output=True, text=True, check=False)
-    words = "toy.write: --processes is 0: input should be greater than or equal to 1; 1 is the default\n"
-    assert (done.returncode, done.stderr) == (2, words)
+    command = [sys.executable, "-m", "toy.write", "--text", "a", *flags]
+    environment = project.environment | {"CUDA_VISIBLE_DEVICES": "0,1"}
+    done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"toy.write: {words}\n")
 
 
 @pytest.mark.slow

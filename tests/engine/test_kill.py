@@ -238,6 +238,31 @@ def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code
     assert training.ran() == [*map(str, range(last + 1, 7)), "u"], "no step is lost or done twice"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stage_alone_that_is_stopped_goes_on_with_the_command_it_names(number: signal.Signals, training: Project) -> None:
+    (training.root / "toy/train/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
+    command = [sys.executable, "-m", "toy.train", "--text", "'0.4'", "--size", "6"]
+    process = subprocess.Popen(
+        command, cwd=training.root, env=training.environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    wait_for_step(training, 1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (128 + number, "")
+    assert "train: running" in err
+    assert "Traceback" not in err
+    (again,) = [line.removeprefix("go on with:") for line in err.splitlines() if line.startswith("go on with:")]
+    last = int(training.ran()[-1])
+    assert last < 6, "it went on to the end as if nothing had been asked"
+    hurry(training)
+    done = subprocess.run(
+        shlex.split(again), cwd=training.root, env=training.environment, check=True, capture_output=True, text=True
+    )
+    assert training.ran() == list(map(str, range(last + 1, 7))), "no step is lost or done twice"
+    assert "train: done" in done.stderr
+    assert (training.root / done.stdout.strip() / "out.txt").read_text() == expected(6)
+
+
 NEARLY_DONE = """
     import time
     from pathlib import Path
