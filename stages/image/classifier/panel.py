@@ -14,6 +14,7 @@ from stages.common.images.features import Extractor
 from stages.common.images.grid import Grid, Split
 from stages.common.images.pictures import named_rows
 from stages.common.images.spread import RANGES
+from stages.common.verdicts import t_quantile
 from stages.image.classifier.config import Config
 
 SHOWN = 12
@@ -55,11 +56,11 @@ def write_panel(context: Context, config: Config, grid: Grid, splits: Mapping[st
     except DataError as error:
         context.section.text(f"The faults are not measured here: {error}.")
         return
-    _tables(context, panel, extractors[0].name)
+    _tables(context, panel, extractors[0].name, t_quantile(config.num_parts - 1))
     _agreement(context, panel)
 
 
-def _tables(context: Context, panel: Panel, main: str) -> None:
+def _tables(context: Context, panel: Panel, main: str, quantile: float) -> None:
     first = next(iter(panel.values()))
     stands_on = (
         f"n = {first['num_samples']} images each, held against {first['num_references']} test images; intervals of 95 % over "
@@ -69,19 +70,22 @@ def _tables(context: Context, panel: Panel, main: str) -> None:
     context.section.table(
         f"What the metrics make of each fault, features of {main}",
         ["images", *known.values()],
-        [[name, *_cells(result["spaces"][main], known)] for name, result in panel.items()],
+        [[name, *_cells(result["spaces"][main], known, quantile)] for name, result in panel.items()],
         caption=f"{stands_on} A copy of train is perfect here: these metrics cannot see that a model recites.",
     )
     context.section.table(
         "Sharpness and memorisation, from the pixels",
         ["images", *IN_PIXELS.values(), "what to expect"],
-        [[name, *_cells(result["pixels"], IN_PIXELS), EXPECTED[name]] for name, result in panel.items()],
+        [[name, *_cells(result["pixels"], IN_PIXELS, quantile), EXPECTED[name]] for name, result in panel.items()],
         caption=f"{stands_on} Only memorisation tells the copy; low contrast looks blurred to the Laplacian alone.",
     )
     context.section.table(
         "Frechet ratio of each fault in every space",
         ["images", *first["spaces"]],
-        [[name, *(_cell(space, "frechet_ratio") for space in result["spaces"].values())] for name, result in panel.items()],
+        [
+            [name, *(_cell(space, "frechet_ratio", quantile) for space in result["spaces"].values())]
+            for name, result in panel.items()
+        ],
         caption="0: as near to test as train images are; 1: as far as pixels drawn one by one. An extractor does not see what "
         "its task ignores, so one space never decides.",
     )
@@ -101,13 +105,13 @@ def _agreement(context: Context, panel: Panel) -> None:
     )
 
 
-def _cells(measured: Mapping[str, Mapping[str, float]], keys: Mapping[str, str]) -> list[str]:
-    return [_cell(measured, key) for key in keys]
+def _cells(measured: Mapping[str, Mapping[str, float]], keys: Mapping[str, str], quantile: float) -> list[str]:
+    return [_cell(measured, key, quantile) for key in keys]
 
 
-def _cell(measured: Mapping[str, Mapping[str, float]], key: str) -> str:
+def _cell(measured: Mapping[str, Mapping[str, float]], key: str, quantile: float) -> str:
     """Return a value with its 95 % interval, cut where no value lies; as many decimals as its reach needs for two digits."""
-    value, reach = measured["values"][key], 1.96 * measured["deviations"][key]
+    value, reach = measured["values"][key], quantile * measured["deviations"][key]
     if reach == 0:
         return f"{value:.3g}"
     decimals = min(3, max(0, 1 - math.floor(math.log10(reach))))
