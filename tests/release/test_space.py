@@ -26,11 +26,11 @@ from stages.common.generation import generate_texts
 from stages.common.release.layout import Manifest, differences
 from stages.release.space.__main__ import main as space_main
 from stages.release.space.assembly import GRADIO, assemble, requirements
+from stages.release.space.browser import CHROMIUM, Browser
 from stages.release.space.checks import problems
 from stages.release.space.kinds import app_for
 from stages.release.space.trial import try_out
 from stages.release.space.vendoring import imported, vendor
-from tests.browser import CHROMIUM, Browser
 from tests.hub.server import HubServer
 from tests.release.published import plain_model, published, put, record_of
 from tests.text.tiny_bases import byte_tokenizer, save_base, tiny_model
@@ -344,7 +344,7 @@ def _answering(url: str, process: subprocess.Popen[bytes], log: Path) -> str:
 def test_a_prompt_typed_into_the_page_goes_on_as_groundup_goes_on(python, tmp_path):
     artifact = text_artifact(tmp_path / "store" / "b0000001")
     space, model = space_of(artifact, tmp_path / "space"), artifact / "model"
-    with started(python, space, model) as url, Browser(tmp_path / "profile") as page:
+    with started(python, space, model) as url, Browser(CHROMIUM, tmp_path / "profile") as page:
         page.open(url)
         page.wait("document.querySelector('#start') !== null")
         page.run(
@@ -366,7 +366,7 @@ def test_a_prompt_typed_into_the_page_goes_on_as_groundup_goes_on(python, tmp_pa
 def test_a_grid_is_drawn_and_the_sliders_change_the_image(python, tmp_path):
     artifact = image_artifact(tmp_path / "store" / "a0000001", "gan")
     space = space_of(artifact, tmp_path / "space")
-    with started(python, space, artifact / "model") as url, Browser(tmp_path / "profile") as page:
+    with started(python, space, artifact / "model") as url, Browser(CHROMIUM, tmp_path / "profile") as page:
         page.open(url)
         first = "document.querySelector('#grid img')?.src"
         before = page.wait(first)
@@ -403,6 +403,27 @@ def test_an_app_that_lacks_a_file_does_not_leave(python, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_trial_uses_what_the_page_offers_and_needs_a_browser_for_it(python, tmp_path):
+    artifact = image_artifact(tmp_path / "store" / "a0000001", "gan")
+    space, model = space_of(artifact, tmp_path / "space"), artifact / "model"
+    shown = try_out(space, model, python).shown
+    assert shown.endswith("; in Chromium another seed drew other images, a latent was shown")
+    assert "apt-get install chromium" in try_out(space, model, python, chromium=None).missing
+
+
+@pytest.mark.slow
+def test_a_page_that_starts_and_does_nothing_does_not_leave(python, tmp_path, monkeypatch):
+    artifact = text_artifact(tmp_path / "store" / "b0000001")
+    space = space_of(artifact, tmp_path / "space")
+    text = (space / "app.py").read_text()
+    assert text.count("start.click(go_on, ") == 1
+    (space / "app.py").write_text(text.replace("start.click(go_on, ", "start.click(lambda *_: '', "))
+    monkeypatch.setattr("stages.release.space.trial.PATIENCE_SECONDS", 5)
+    with pytest.raises(StageError, match=r"in Chromium: .*#written.* did not come true; the page shows"):
+        try_out(space, artifact / "model", python)
+
+
+@pytest.mark.slow
 def test_a_space_is_tried_pushed_and_comes_back_as_it_was_sent(hub, python, tmp_path):
     artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")
     folder, _ = published(tmp_path / "made", model=artifact / "model")
@@ -412,7 +433,7 @@ def test_a_space_is_tried_pushed_and_comes_back_as_it_was_sent(hub, python, tmp_
     words = ["--space", "--repo", "ada/my-space", "--model-repo", "ada/model", "--python", python, "--push"]
     done = publish(hub, str(artifact.path), *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^tried +'A", done.stdout, re.MULTILINE)
+    assert re.search(r"^tried +'A.*; in Chromium a prompt was answered$", done.stdout, re.MULTILINE)
     held = hub.state.repositories["space", "ada/my-space"].head().tree
     local = tmp_path / "store" / "published" / "ada--my-space"
     sent = {path.relative_to(local).as_posix(): path.read_bytes() for path in local.rglob("*") if path.is_file()}

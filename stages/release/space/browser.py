@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline.errors import StageError
+
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 SWITCHES = [
     "--headless",
@@ -27,14 +29,21 @@ SWITCHES = [
 
 
 class Browser:
-    """One page: `with Browser(folder) as page: page.open(url); page.run("document.title")`."""
+    """One page: `with Browser(chromium, folder) as page: page.open(url); page.run("document.title")`.
 
-    def __init__(self, profile: Path) -> None:
-        assert CHROMIUM is not None
+    Args:
+        chromium: the program.
+        profile: a folder for what it keeps; it may be removed afterwards.
+
+    Raises:
+        StageError: by every method, when the page does not do as it should or the browser ended.
+    """
+
+    def __init__(self, chromium: str, profile: Path) -> None:
         to_browser, self._commands = os.pipe()
         self._answers, from_browser = os.pipe()
         # Chromium reads commands from descriptor 3 and answers on 4.
-        words = [CHROMIUM, *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
+        words = [chromium, *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
         shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         self._process = subprocess.Popen(
             ["bash", "-c", shell, *words],
@@ -64,14 +73,18 @@ class Browser:
     def run(self, script: str) -> Any:
         """Return the value of an expression of JavaScript in the page; promises are waited for."""
         found = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        if "exceptionDetails" in found:
+            raise StageError(f"in Chromium: {script} failed: {found['exceptionDetails']}")
         return found["result"].get("value")
 
     def wait(self, script: str, seconds: float = 60) -> Any:
         """Return the value of an expression as soon as it is true."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
-            assert time.monotonic() < end, f"{script} did not come true: {self.run('document.body.innerText')}"
+            if time.monotonic() > end:
+                raise StageError(
+                    f"in Chromium: {script} did not come true; the page shows: {self.run('document.body.innerText')}"
+                )
             time.sleep(0.1)
         return value
 
@@ -84,13 +97,15 @@ class Browser:
         while True:
             answer = json.loads(self._receive())
             if answer.get("id") == self._number:
-                assert "error" not in answer, answer
+                if "error" in answer:
+                    raise StageError(f"in Chromium: {method}: {answer['error']}")
                 return dict(answer["result"])
 
     def _receive(self) -> bytes:
         while b"\0" not in self._rest:
             block = os.read(self._answers, 1 << 16)
-            assert block, "the browser ended"
+            if not block:
+                raise StageError("Chromium ended before it answered")
             self._rest += block
         line, _, self._rest = self._rest.partition(b"\0")
         return line
