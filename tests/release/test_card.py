@@ -63,6 +63,7 @@ def test_every_setting_and_every_fingerprint_is_told(tmp_path, model):
     text = card_of(tmp_path, model)
     for key, value in model.record.config.items():
         assert f"| `{key}` | `{json.dumps(value)}` |" in text
+    assert "| model: width | `128` |" in text, "what depth stands for is told, too"
     for digits in ("c0000001", "70000001", "b0000001"):
         assert f"`{digits.ljust(64, '0')}`" in text
 

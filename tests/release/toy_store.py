@@ -108,7 +108,8 @@ def pretrained(
     tokenizer = put(
         root, "stages.text.tokenizer", "70000001", "tokenizer", {"tokenizer/tokenizer.json": "{}"}, inputs={"corpus": [data]}
     )
-    section = {"blocks": [{"kind": "figure", "path": "figures/loss.svg", "caption": caption}]}
+    figure = {"kind": "figure", "path": "figures/loss.svg", "caption": caption}
+    section = {"blocks": [figure, {"kind": "facts", "title": "Model", "values": {"width": 128}}]}
     files = model_files("model") | {"figures/loss.svg": "<svg/>", "section.json": json.dumps(section)}
     return put(
         root,

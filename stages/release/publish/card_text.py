@@ -116,8 +116,12 @@ def _procedure(facts: Facts) -> str:
         if not values and not decided:
             continue
         rows = [[code(key), code(without_paths(_value(value)))] for key, value in (values | decided).items()]
+        tables = [table(["setting", "value"], rows)]
+        if derived := _derived(artifact):
+            rows = [[plain(key), code(without_paths(_value(value)))] for key, value in derived.items()]
+            tables.append(table(["what followed from the settings and the data", "value"], rows))
         heading = f"<summary>{html.escape(f'{record.name}: {record.stage} {record.fingerprint[:8]}')}</summary>"
-        lines.append(f"<details>{heading}\n\n{table(['setting', 'value'], rows)}\n\n</details>")
+        lines.append("\n\n".join([f"<details>{heading}", *tables, "</details>"]))
     return "\n\n".join(lines)
 
 
@@ -253,6 +257,14 @@ def _metric(artifact: Artifact, name: str) -> float | None:
 def _resolved(artifact: Artifact) -> dict[str, Any]:
     path = artifact / "resolved.json"
     return read_json(path) if path.is_file() else {}
+
+
+def _derived(artifact: Artifact) -> dict[str, Any]:
+    """Return sizes, rates and steps that the settings leave open (null): what the stage's report says of model and training."""
+    path = artifact / "section.json"
+    blocks = read_json(path)["blocks"] if path.is_file() else []
+    facts = [block for block in blocks if block["kind"] == "facts" and block.get("title") in ("Model", "Adapter", "Training")]
+    return {f"{block['title'].lower()}: {key}": value for block in facts for key, value in block["values"].items()}
 
 
 def _value(value: Any) -> str:

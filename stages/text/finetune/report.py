@@ -32,6 +32,7 @@ class Outcome:
     num_adapted: int
     num_trainable: int
     num_base: int
+    flops_per_token: int
     peak_memory_gib: float
     comparisons: list[Comparison]
     samples: list[Sample]
@@ -41,6 +42,12 @@ class Outcome:
     def trainable_share(self) -> float:
         """Trainable parameters over those of the base."""
         return self.num_trainable / self.num_base
+
+    @property
+    def training_flops(self) -> float:
+        """Floating-point operations of all steps, padding left out."""
+        positions = self.plan.num_steps * self.plan.rows_per_step * self.context_length * (1 - self.waste["padded_share"])
+        return float(self.flops_per_token) * round(positions)
 
 
 def write_report(config: Config, context: Context, outcome: Outcome, exported: Export) -> None:
@@ -105,6 +112,7 @@ def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
     }
     for name, (value, unit) in cost.items():
         context.metric(name, value, unit=unit, higher_is_better=False, n=1, items="models")
+    context.metric("training_flops", outcome.training_flops, unit="FLOP", n=outcome.plan.num_steps, items="steps")
     if outcome.summary.seconds > 0:
         speed = outcome.summary.num_tokens / outcome.summary.seconds
         context.metric("tokens_per_second", speed, unit="token/s", higher_is_better=True, n=outcome.plan.num_steps, items="steps")
@@ -202,7 +210,12 @@ def _cost(context: Context, config: Config, outcome: Outcome, exported: Export) 
             "seconds in steps": summary.seconds,
             "peak memory, GiB": outcome.peak_memory_gib,
             "padded share of positions": outcome.waste["padded_share"],
+            "counted FLOP": outcome.training_flops,
         },
+    )
+    context.section.text(
+        "Operations are counted as 4N + 6A + 12·layers·heads·head_dim·context for each token: N weights of the base, which pass "
+        "gradients on but get none, and A of the adapter (as PaLM, appendix B, counts pretraining with 6N)."
     )
     differences: dict[str, str | int | float | bool | None] = {**exported.parity, "allowed": PARITY_TOLERANCE}
     context.section.facts("Largest difference of a logit from the trained model, as a share of their spread", differences)

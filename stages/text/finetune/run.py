@@ -24,7 +24,14 @@ from stages.text.finetune.data import training_store
 from stages.text.finetune.evaluation import Evaluator
 from stages.text.finetune.export import export
 from stages.text.finetune.report import Outcome, write_report
-from stages.text.finetune.training import context_length_of, learning_rate_of, loss_module, make_plan, with_horizon
+from stages.text.finetune.training import (
+    context_length_of,
+    flops_per_token,
+    learning_rate_of,
+    loss_module,
+    make_plan,
+    with_horizon,
+)
 
 _PROBE_ROWS, _PROBE_LENGTH = 2, 64
 """Shape of the ids on which logits are compared: some real text, small enough for a large vocabulary."""
@@ -121,6 +128,7 @@ def _measure(trained: Trained) -> Outcome:
         num_adapted=num_adapted(trained.model),
         num_trainable=sum(parameter.numel() for parameter in lora_parameters(trained.model).values()),
         num_base=sum(parameter.numel() for name, parameter in parameters.items() if "lora_" not in name),
+        flops_per_token=flops_per_token(trained.model, trained.rows.context_length),
         peak_memory_gib=devices.peak_memory_gib(training.accelerator.device),
         comparisons=evaluator.compare_all(),
         samples=evaluator.samples(),

@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from pipeline.contract import Context
 from stages.common.causal_lm import max_positions
@@ -42,6 +43,22 @@ class LogitsLoss(nn.Module):
             logits = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
         nll = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
         return nll * scale
+
+
+def flops_per_token(model: PeftModel, context_length: int) -> int:
+    """Return the floating-point operations of forward and backward for one token: 4N + 6A + 12·layers·heads·head_dim·context.
+
+    N counts the weights of the base that are multiplied with, of which backward needs only the gradient of their inputs; A
+    those of the adapter, which need their own gradient, too. Attention is counted without regard to the causal half
+    (Chowdhery et al., PaLM, arXiv 2204.02311, appendix B).
+    """
+    matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear | Conv1D)]
+    trained = sum(weight.numel() for weight in matrices if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in matrices if not weight.requires_grad)
+    config = model.get_base_model().config.get_text_config()
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 4 * frozen + 6 * trained + 12 * config.num_hidden_layers * heads * head_dim * context_length
 
 
 def loss_module(model: PeftModel, autocast_dtype: torch.dtype | None) -> nn.Module:

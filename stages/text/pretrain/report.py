@@ -64,7 +64,7 @@ def write_report(
     _bits(config, context, outcome, yardsticks)
     _curves(context, config, outcome)
     _samples(context, config, outcome)
-    _cost(context, outcome, speed, reload_difference)
+    _cost(config, context, outcome, speed, reload_difference)
     _card(config, context, outcome, model)
 
 
@@ -176,8 +176,9 @@ def _samples(context: Context, config: Config, outcome: Outcome) -> None:
     write_bytes(context.samples / "during_training.txt", (text + "\n").encode())
 
 
-def _cost(context: Context, outcome: Outcome, speed: Speed, reload_difference: float) -> None:
+def _cost(config: Config, context: Context, outcome: Outcome, speed: Speed, reload_difference: float) -> None:
     plan, summary, shape = outcome.plan, outcome.summary, outcome.shape
+    rates = {f"learning rate, {kind}": rate for kind, rate in asdict(learning_rates(config, shape)).items()}
     context.section.facts("Model", asdict(shape) | {"parameters": int(speed["num_parameters"][0])})
     context.section.facts(
         "Training",
@@ -186,6 +187,7 @@ def _cost(context: Context, outcome: Outcome, speed: Speed, reload_difference: f
             "warm-up steps": plan.warmup_steps,
             "cool-down steps": plan.cooldown_steps,
             "positions per step": outcome.positions_per_step,
+            **rates,
             "rows (or groups) per forward pass": plan.micro_batch_size,
             "processes": outcome.num_processes,
             "precision": str(outcome.dtype).removeprefix("torch."),
