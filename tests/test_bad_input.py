@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = (ROOT / "tests" / "bad_input.md").read_text(encoding="utf-8")
-COUNTS = {"7.1": 37, "7.2": 14, "7.3": 51, "7.4": 21, "7.5": 15, "7.6": 61, "7.7": 30, "8.1": 66, "8.2": 66, "T": 17}
+COUNTS = {"7.1": 37, "7.2": 14, "7.3": 51, "7.4": 21, "7.5": 15, "7.6": 61, "7.7": 36, "8.1": 66, "8.2": 66, "T": 17}
 """Items of each section of the list of faults, split until each says one thing."""
 ROWS = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in TABLE.splitlines() if re.match(r"\| [78T]", line)]
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
