@@ -39,3 +39,7 @@ def test_every_package_that_is_needed_is_pinned_at_the_version_that_runs_here() 
     assert len(versions) > 40
     wrong = {n: str(v) for n, v in versions.items() if n not in pinned or pinned[n].public != v.public}
     assert not wrong, f"run with other versions than constraints.txt says, or without a pin: {wrong}"
+
+
+def test_nothing_pulls_in_what_the_project_does_without() -> None:
+    assert not pins().keys() & {"torchvision", "torchcfm", "torchmetrics", "nvidia-cublas", "triton"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pipeline.errors import DataError
 from stages.image.compare.models import load_contestants, matched, usual_budget
@@ -91,6 +92,17 @@ def test_one_model_is_no_comparison_however_many_seeds(images, make):
 def test_different_numbers_of_samples_are_refused_with_each_number(images, make):
     with pytest.raises(DataError, match=r"num_samples differs \(vae, seed 1337: 20; gan, seed 1337: 30\)"):
         labels_of(images, [make("a", family="vae"), make("b", family="gan", num=30)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_likelihood_that_is_not_finite_has_no_mean_and_is_refused_by_name(images, make, value):
+    models = [make("v", family="vae"), make("g", family="gan")]
+    path = models[0].path / "likelihood.safetensors"
+    values = load_file(path)
+    values["test"][3] = value
+    save_file(values, path)
+    with pytest.raises(DataError, match=r"the likelihood of 1 of 16 test images is not finite"):
+        labels_of(images, models)
 
 
 def test_a_training_that_is_named_twice_is_refused(images, make):

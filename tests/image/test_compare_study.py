@@ -80,6 +80,17 @@ def test_a_difference_of_bounds_says_what_it_cannot_say(better, worse, note):
     assert pair.note.startswith(note)
 
 
+def test_what_more_steps_of_the_solver_might_move_is_no_difference_of_the_models():
+    sure = contestant("sure", "flow", bits=bits(0.005), kind="exact")
+    for reach, outcome in ((0.001, "better"), (0.02, "not separable")):
+        change = {"name": "likelihood_solver_change", "interval": [-reach, reach / 2]}
+        solved = contestant("solved", "matching", bits=bits(0.0), kind="numerical", metrics=[change])
+        found = study({solved: {}, sure: {}})
+        (pair,) = compare_bits(found, trained_pairs(found))
+        assert pair.outcome == outcome
+        assert pair.note.startswith("within the error of the solver") == (outcome == "not separable")
+
+
 def test_the_best_of_a_column_is_named_only_if_every_other_can_be_told_from_it():
     clear = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, GAN: {"fd": number(8.0, 8.1, 7.9)}})
     close = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, GAN: {"fd": number(2.1, 1.9, 2.05)}})

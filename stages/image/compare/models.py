@@ -27,6 +27,7 @@ END, RAW = "1", "raw"
 VARIANTS = ("architecture", "model", "loss", "num_components", "prediction", "budget_tflop")
 """Settings that name a variant of a family, the most telling first; others are named only where these do not tell apart."""
 LATENTS = "latents.safetensors"
+SOLVER_CHANGE = "likelihood_solver_change"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +88,14 @@ class Contestant:
         """What its bits per dimension are: `exact`, `lower bound`, `numerical`; None: it has none."""
         found = next(iter(self.runs.values())).facts["likelihood"]
         return found["kind"] if found and found["kind"] != "none" and self.is_model else None
+
+    @property
+    def solver_error(self) -> float:
+        """How far more steps of a solver might move its bits per dimension, of the worst seed; 0 where there is no solver."""
+        if self.kind != "numerical":
+            return 0.0
+        rows = [row for run in self.runs.values() for row in run.artifact.record.metrics if row["name"] == SOLVER_CHANGE]
+        return max((abs(end) for row in rows for end in row["interval"]), default=0.0)
 
     def fact(self, key: str) -> float:
         """Return a figure of `family.json`, mean over the seeds."""
@@ -160,11 +169,19 @@ def _check_images(grid: Grid, others: Sequence[Artifact]) -> None:
 
 def _read(artifact: Artifact) -> Run:
     likelihood = artifact.path / "likelihood.safetensors"
+    bits = load_arrays(likelihood) if likelihood.exists() else {}
+    for split, values in bits.items():
+        if not np.isfinite(values).all():  # a mean over what is left would flatter the model
+            name, num = artifact.record.name, int((~np.isfinite(values)).sum())
+            raise DataError(
+                f"{name} ({artifact.record.stage}): the likelihood of {num} of {len(values)} {split} images is not finite, so it "
+                "has no mean to compare; leave the model out of needs.models, or train it with a smaller learning_rate"
+            )
     return Run(
         artifact=artifact,
         facts=json.loads((artifact.path / "family.json").read_text(encoding="utf-8")),
         samples=load_file(artifact.path / "samples.safetensors"),
-        bits=load_arrays(likelihood) if likelihood.exists() else {},
+        bits=bits,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,7 +45,8 @@ def compare_pairs(study: Study, key: str, pairs: Sequence[tuple[Contestant, Cont
 def compare_bits(study: Study, pairs: Sequence[tuple[Contestant, Contestant]]) -> list[Pair]:
     """Compare the bits per dimension of pairs on the same images; models without a likelihood are left out."""
     known = [(one, other) for one, other in pairs if one.kind and other.kind]
-    return _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)
+    found = _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)
+    return [_beyond_the_solver(pair) for pair in found]
 
 
 def bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference | None:
@@ -54,6 +55,14 @@ def bits_difference(study: Study, first: Contestant, second: Contestant) -> Diff
     if labels not in study.known_bits:
         study.known_bits[labels] = _bits_difference(study, first, second)
     return study.known_bits[labels]
+
+
+def _beyond_the_solver(pair: Pair) -> Pair:
+    """Return the pair; what the solvers of numerical likelihoods may have made is no difference of the models."""
+    error = pair.first.solver_error + pair.second.solver_error
+    if pair.found is None or abs(pair.found.mean) > error or error == 0:
+        return pair
+    return replace(pair, outcome="not separable", note=f"within the error of the solver, {error:.4f} bit/dim")
 
 
 def bits_pool(study: Study) -> Pool | None:
