@@ -48,6 +48,29 @@ def test_the_report_gives_every_family_the_same_number_of_trials_at_a_quarter_of
     assert {nodes[f"choice_{family}"].config.split for family in FAMILIES} == {"validation"}
 
 
+OF_THE_RUN = {"seed", "budget_tflop", "num_samples", "num_likelihood_images"}
+"""What a recipe chooses by its size; all else is a setting of the family."""
+
+
+def settings_of(nodes, stage):
+    """The different settings of a stage's cells, as a set of sorted pairs."""
+    return {
+        tuple(sorted((key, str(value)) for key, value in config.model_dump().items() if key not in OF_THE_RUN))
+        for config in cells(nodes, stage)
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_published_is_one_of_the_trials_and_the_smaller_recipes_have_it_too(family):
+    report, *others = (
+        build_graph(load_recipe(CONFIGS / f"{name}.yaml")) for name in ("images_report", "images", "quickstart_images")
+    )
+    chosen = settings_of(report, family)
+    assert len(chosen) == 1
+    assert chosen <= settings_of(report, f"trials_{family}")
+    assert [settings_of(nodes, family) for nodes in others] == [chosen, chosen]
+
+
 CLASSIFIERS = ("cnn", "vae", "flow", "matching")
 
 
