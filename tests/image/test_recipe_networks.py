@@ -92,3 +92,33 @@ def test_networks_have_the_size_and_the_cost_that_was_worked_out(recipe, name, n
     assert MEANT[recipe, name] / 5 < total < MEANT[recipe, name] * 5
     if name in ("flow_matching", "diffusion"):
         assert 3 * ledger.flops / 2 / 1e9 == pytest.approx(MEANT_GFLOP[recipe], rel=0.1)
+
+
+@pytest.mark.parametrize("name", sorted({name for recipe, name in SIZES if recipe == "images_gpu"}))
+def test_large_networks_are_not_trained_with_the_rates_of_small_ones(name, nodes):
+    assert nodes["images_gpu"][name].config.learning_rate <= 1e-3
+
+
+CLOTHING_28 = {name: {"num_levels": 2} for name in ("vae", "gan")}
+CLOTHING_28 |= {name: {"block_out_channels": [128, 256, 256]} for name in ("flow_matching", "diffusion")}
+"""What the recipe says to change for 28x28, where two halvings are all."""
+
+
+@pytest.mark.parametrize("name", sorted({name for recipe, name in SIZES if recipe == "images_gpu"}))
+def test_the_gpu_recipe_builds_every_family_on_28x28_with_the_changes_it_names(name, nodes):
+    node = nodes["images_gpu"][name]
+    config = type(node.config).model_validate(node.config.model_dump() | CLOTHING_28.get(name, {}))
+    blank = Grid(
+        name="blank",
+        license="cc0-1.0",
+        levels=256,
+        channels=1,
+        height=28,
+        width=28,
+        classes=(),
+        sizes={},
+        sha256={},
+    )
+    with torch.device("meta"):
+        family = MODELS[node.stage.rpartition(".")[2]](blank, config)
+    assert family.players()
