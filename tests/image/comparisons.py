@@ -21,6 +21,7 @@ from pipeline.artifact import Artifact, Record
 from pipeline.contract import write_json
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.extractor import ExtractorNetwork
+from stages.common.images.family import BY_CALLS
 from stages.common.images.features import EXTRACTORS, ExtractorFacts, save_extractor
 from stages.common.images.grid import GRID, Grid, load_split
 from stages.common.verdicts import Sampled
@@ -77,6 +78,7 @@ def model_artifact(
     bits: float | None = 2.0,
     events: Sequence[Mapping[str, float]] = (),
     facts: Mapping[str, Any] | None = None,
+    by_calls: Mapping[int, Tensor] | None = None,
     **values: Any,
 ) -> Artifact:
     """Write an artifact of kind `image_model`; `bits` is the mean of its bits per dimension, None for no likelihood.
@@ -87,6 +89,8 @@ def model_artifact(
     context = make_context(root, {"images": images})
     (root / GRID).write_bytes((images.path / GRID).read_bytes())
     save_file({name: value.contiguous() for name, value in samples.items()}, root / "samples.safetensors")
+    if by_calls:
+        save_file({str(calls): value.contiguous() for calls, value in by_calls.items()}, root / BY_CALLS)
     generator = torch.Generator().manual_seed(config.seed)
     spread = torch.rand(16, generator=generator, dtype=torch.float64) * 0.2 - 0.1
     found = {} if bits is None else {split: (bits + spread).clone() for split in ("train", "validation", "test")}

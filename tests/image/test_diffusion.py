@@ -278,6 +278,17 @@ def test_function_evaluations_are_the_calls_of_the_network():
     assert family.num_function_evaluations == len(calls) == 5
 
 
+def test_shorter_paths_take_as_many_calls_as_they_say():
+    family, calls = tiny(num_sample_steps=20), []
+    family.unet.register_forward_hook(lambda *_: calls.append(1))
+    found = family.shorter_paths()
+    assert list(found) == [5, 10]
+    for number, sampler in found.items():
+        calls.clear()
+        assert sampler(3, torch.Generator().manual_seed(0)).shape == (3, 1, 4, 4)
+        assert len(calls) == number
+
+
 def test_the_likelihood_is_a_bound_and_says_so():
     family = tiny()
     found = family.likelihood(some_images(3), seeded_generator(0))

@@ -129,6 +129,20 @@ def test_function_evaluations_are_calls_and_not_steps():
     assert family.num_function_evaluations == len(calls) == 10
 
 
+def test_shorter_paths_take_as_many_calls_as_they_say_from_the_same_noise():
+    family, calls = tiny(num_sample_steps=5), []
+    family.unet.register_forward_hook(lambda *_: calls.append(1))
+    found = family.shorter_paths()
+    assert list(found) == [2, 4]
+    for number, sampler in found.items():
+        calls.clear()
+        images = sampler(3, torch.Generator().manual_seed(0))
+        assert len(calls) == number
+        again = tiny(num_sample_steps=number // 2)
+        again.unet.load_state_dict(family.unet.state_dict())
+        assert torch.equal(images, again.sample(3, torch.Generator().manual_seed(0)))
+
+
 def test_bits_of_a_field_that_stands_still_are_those_of_the_noise_itself():
     family = tiny(num_likelihood_steps=2)
     nn.init.zeros_(family.unet.conv_out.weight)

@@ -26,6 +26,8 @@ from stages.common.images.noise import BatchNoise
 History = Mapping[str, list[float]]
 Sampler = Callable[[int, torch.Generator], Tensor]
 """(num_images, generator) -> images on the grid, uint8 (num_images, C, H, W)."""
+BY_CALLS = "samples_by_calls.safetensors"
+"""Samples drawn with fewer calls of the network than usual: number of calls -> uint8 (N, C, H, W)."""
 LikelihoodKind = Literal["exact", "lower bound", "numerical", "none"]
 
 
@@ -108,6 +110,10 @@ class Family(Trainable):
 
     def sample_sets(self) -> dict[str, Sampler]:
         """Return other ways to sample, by name, such as the means of a VAE's decoder."""
+        return {}
+
+    def shorter_paths(self) -> dict[int, Sampler]:
+        """Return ways to sample with fewer calls of the network, by their number; empty where the number is fixed."""
         return {}
 
     @abstractmethod

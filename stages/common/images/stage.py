@@ -25,7 +25,7 @@ from pipeline.errors import DataError, StageError
 from stages.common import devices
 from stages.common.images.class_stage import score_classes
 from stages.common.images.config import ConditionalConfig, ImageModelConfig
-from stages.common.images.family import ConditionalFamily, Family, Likelihood, Trainable
+from stages.common.images.family import BY_CALLS, ConditionalFamily, Family, Likelihood, Trainable
 from stages.common.images.family_report import Cost, Outcome, write_report
 from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
 from stages.common.images.labels import label_subset
@@ -46,11 +46,13 @@ class Measured:
 
     Attributes:
         samples: name of a sample set -> uint8 (N, C, H, W).
+        by_calls: calls of the network for a sample, fewer than usual -> uint8 (N, C, H, W); empty where the number is fixed.
         likelihood: split -> bits per dimension; empty where the family has none.
         latency_ms: wall milliseconds for each image of a batch of 64.
     """
 
     samples: dict[str, Tensor]
+    by_calls: dict[int, Tensor]
     likelihood: dict[str, Likelihood]
     latency_ms: float
 
@@ -201,13 +203,17 @@ def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Te
     samples["raw"] = raw
     for name, sampler in family.sample_sets().items():
         samples[name] = sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+    by_calls = {
+        calls: sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+        for calls, sampler in family.shorter_paths().items()
+    }
     likelihood = {}
     for number, split in enumerate(SPLITS):
         images = split_of(config, context, split).images[: config.num_likelihood_images]
         found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
         if found is not None:
             likelihood[split] = found
-    return Measured(samples=samples, likelihood=likelihood, latency_ms=latency_ms)
+    return Measured(samples=samples, by_calls=by_calls, likelihood=likelihood, latency_ms=latency_ms)
 
 
 def _latency_ms(config: ImageModelConfig, family: Family) -> float:
@@ -224,6 +230,8 @@ def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Famil
     """Measure the averages, which lie in the networks now, and write the artifact."""
     family = prepared.family
     family.save(context.directory / "model")
+    if measured.by_calls:
+        save_file({str(calls): images for calls, images in measured.by_calls.items()}, context.directory / BY_CALLS)
     cost = cost_of(context, prepared, measured.latency_ms, family.num_function_evaluations)
     outcome = Outcome(samples=measured.samples, likelihood=measured.likelihood, cost=cost)
     _write(config, context, family, outcome)

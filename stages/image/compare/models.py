@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError
+from stages.common.images.family import BY_CALLS
 from stages.common.images.grid import Grid, load_grid
 
 SHARES = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1.0}
@@ -39,12 +40,14 @@ class Run:
         facts: its `family.json`.
         samples: sample set -> uint8 (N, C, H, W).
         bits: split -> bits per dimension of its first images, float64; empty where the family has no likelihood.
+        by_calls: calls of the network for a sample, fewer than usual -> uint8 (N, C, H, W); empty where the number is fixed.
     """
 
     artifact: Artifact
     facts: Mapping[str, Any]
     samples: Mapping[str, Tensor]
     bits: Mapping[str, np.ndarray]
+    by_calls: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +108,11 @@ class Contestant:
         """Return the samples of each seed that has such a set; None: the set that is judged."""
         name = sample_set or self.sample_set
         return {seed: run.samples[name] for seed, run in self.runs.items() if name in run.samples}
+
+    def shorter_paths(self) -> dict[int, dict[int, Tensor]]:
+        """Return samples drawn with fewer calls, calls -> seed -> uint8 (N, C, H, W), for numbers that every seed has."""
+        common = set.intersection(*(set(run.by_calls) for run in self.runs.values()))
+        return {calls: {seed: run.by_calls[calls] for seed, run in self.runs.items()} for calls in sorted(common)}
 
 
 def settings_of(artifact: Artifact) -> dict[str, Any]:
@@ -169,6 +177,7 @@ def _check_images(grid: Grid, others: Sequence[Artifact]) -> None:
 
 def _read(artifact: Artifact) -> Run:
     likelihood = artifact.path / "likelihood.safetensors"
+    shorter = artifact.path / BY_CALLS
     bits = load_arrays(likelihood) if likelihood.exists() else {}
     for split, values in bits.items():
         if not np.isfinite(values).all():  # a mean over what is left would flatter the model
@@ -182,6 +191,7 @@ def _read(artifact: Artifact) -> Run:
         facts=json.loads((artifact.path / "family.json").read_text(encoding="utf-8")),
         samples=load_file(artifact.path / "samples.safetensors"),
         bits=bits,
+        by_calls={int(calls): images for calls, images in load_file(shorter).items()} if shorter.exists() else {},
     )
 
 

@@ -6,6 +6,7 @@ Legend: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from pipeline.contract import Context
 from stages.common.charts import Band, Point, band_chart, interval_chart, scatter_chart
 from stages.common.images.pictures import named_rows
-from stages.common.verdicts import Estimate
+from stages.common.verdicts import Estimate, Sampled
 from stages.image.compare.config import Config
 from stages.image.compare.models import SHARES, Contestant
 from stages.image.compare.study import Study
@@ -60,10 +61,16 @@ def draw_charts(context: Context, study: Study) -> None:
     _distance_bars(context, study)
     _curves(context, study, "training_tflop", "training so far (TFLOP, counted)", "anytime", _ANYTIME)
     _curves(context, study, "cpu_seconds", "training so far (CPU s)", "cpu_seconds", _SECONDS)
+    _calls(context, study)
     _scatter(context, study, "latency_ms_per_image", "latency (ms/image)", "latency", _LATENCY, log_x=True)
     _scatter(context, study, "bits_per_dim", "bits per dimension (bit/dim)", "likelihood", _BITS, log_x=False)
 
 
+_CALLS = (
+    "Quality against the number of times that the network is called for one sample: the same trained models sampled with fewer "
+    "steps, mean and range over the seeds; the last point of a curve is the number that all other figures stand on. A family "
+    "that draws in one call has no curve."
+)
 _ANYTIME = (
     "Quality against compute: the distance to real images after an eighth, a quarter, a half and all of the budget, mean "
     "and range over the seeds. The points on the way are stops of one training whose learning rate falls along a cosine over the "
@@ -138,19 +145,40 @@ def _curves(context: Context, study: Study, key: str, xlabel: str, name: str, ca
         shares, spent = study.anytime.get(one.label, {}), study.number(one.label, key)
         if shares and spent is not None:
             whole = float(np.mean(list(spent.values.values())))
-            values = [list(shares[share].values.values()) for share in shares]
-            curves[one.label] = Band(
-                number=number,
-                xs=[SHARES[share] * whole for share in shares],
-                means=[float(np.mean(row)) for row in values],
-                lows=[min(row) for row in values],
-                highs=[max(row) for row in values],
-            )
+            curves[one.label] = _band(number, [SHARES[share] * whole for share in shares], list(shares.values()))
     if curves:
         path = band_chart(
             context.figures / f"{name}.svg", curves, xlabel=xlabel, ylabel="Fréchet distance", hlines=_yardsticks(study)
         )
         context.section.figure(path, caption)
+
+
+def _calls(context: Context, study: Study) -> None:
+    curves = {}
+    for number, one in enumerate(study.contestants):
+        shorter, end = study.by_calls.get(one.label), study.number(one.label, "fd")
+        if shorter and end is not None:
+            curves[one.label] = _band(number, [*shorter, one.fact("num_function_evaluations")], [*shorter.values(), end])
+    if curves:
+        path = band_chart(
+            context.figures / "calls.svg",
+            curves,
+            xlabel="calls of the network for a sample",
+            ylabel="Fréchet distance",
+            hlines=_yardsticks(study),
+        )
+        context.section.figure(path, _CALLS)
+
+
+def _band(number: int, xs: Sequence[float], distances: Sequence[Sampled]) -> Band:
+    values = [list(one.values.values()) for one in distances]
+    return Band(
+        number=number,
+        xs=list(xs),
+        means=[float(np.mean(row)) for row in values],
+        lows=[min(row) for row in values],
+        highs=[max(row) for row in values],
+    )
 
 
 def _scatter(context: Context, study: Study, key: str, xlabel: str, name: str, caption: str, *, log_x: bool) -> None:

@@ -143,6 +143,9 @@ def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: S
             "anchors": asdict(study.anchors),
             "numbers": numbers,
             "frechet_distance_at_share": anytime,
+            "frechet_distance_by_calls": {
+                label: {calls: number.values for calls, number in found.items()} for label, found in study.by_calls.items()
+            },
             "frechet_distance_of_last_weights": {label: number.values for label, number in study.raw.items()},
             "frechet_distance_by_space": study.distances,
             "kendall_tau": [[*spaces, None if math.isnan(tau) else tau] for spaces, tau in study.agreement.items()],

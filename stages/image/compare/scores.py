@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pipeline.contract import Context, read_events
 from pipeline.errors import DataError
@@ -71,14 +72,17 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
     results = _evaluate(config, context, contestants, extractors, train, real)
     references = main.features(real.images)
 
+    def distances_of(sets: Mapping[int, Tensor]) -> Sampled:
+        return _certain({seed: frechet(main.features(samples), references) for seed, samples in sets.items()})
+
     def distances(one: Contestant, sample_set: str) -> Sampled:
-        found = {seed: frechet(main.features(samples), references) for seed, samples in one.samples(sample_set).items()}
-        return Sampled(found, dict.fromkeys(found, math.nan))
+        return distances_of(one.samples(sample_set))
 
     models = [one for one in contestants if one.is_model]
     anytime = {one.label: {share: found for share in SHARES if (found := distances(one, share)).values} for one in models}
     anytime = {label: shares for label, shares in anytime.items() if len(shares) > 1}
     raw = {one.label: found for one in models if (found := distances(one, RAW)).values}
+    by_calls = {one.label: {calls: distances_of(sets) for calls, sets in one.shorter_paths().items()} for one in models}
     means = _mean_distances(results)
     return Study(
         grid=load_grid(images),
@@ -87,6 +91,7 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
         numbers={one.label: _numbers(one, results[one.label], main.name, config.split) for one in contestants},
         anytime=anytime,
         raw=raw,
+        by_calls={label: found for label, found in by_calls.items() if found},
         distances={
             space: {label: float(found["spaces"][space]["values"]["frechet_distance"]) for label, found in means.items()}
             for space in next(iter(means.values()))["spaces"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from stages.common.images.grid import Grid
@@ -96,6 +96,7 @@ class Study:
         numbers: label -> key of a column -> number; a key is missing where a model has no such number.
         anytime: label -> share of the budget -> normalised distance.
         raw: label -> normalised distance of the weights after the last step, without the average.
+        by_calls: label -> calls of the network for a sample, fewer than usual -> Fréchet distance.
         distances: space (an extractor or pixels) -> label -> Fréchet distance, mean over seeds.
         agreement: pair of spaces -> Kendall's tau of the two rankings.
         split: what samples are held against and bits are measured on.
@@ -115,6 +116,7 @@ class Study:
     tolerance: float
     num_resamples: int
     seed: int
+    by_calls: Mapping[str, Mapping[int, Sampled]] = field(default_factory=dict)
 
     def number(self, label: str, key: str) -> Sampled | None:
         """Return a number of a model, None where it has none."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from pipeline.contract import Context
-from stages.common.images.family import Family, History, Likelihood, Optimisation, Player
+from stages.common.images.family import Family, History, Likelihood, Optimisation, Player, Sampler
 from stages.common.images.grid import Grid, centres, quantise
 from stages.common.images.noise import BatchNoise
 from stages.common.images.unet import build_unet, choose_patch_size, from_patches, to_patches
@@ -33,6 +34,8 @@ from stages.image.diffusion.config import Config
 from stages.image.diffusion.networks import SquaredErrorTable
 
 IMAGES_AT_ONCE = 250
+SHORTER_STEPS = (5, 10, 25)
+"""Steps, fewer than usual, that samples are drawn with as well: quality against calls."""
 """Images that are denoised together, so that memory does not grow with their number."""
 
 
@@ -137,9 +140,16 @@ class Diffusion(Family):
         return quantise(from_patches(x, self.patch_size), self.grid.levels).cpu()
 
     def sample(self, num_images: int, generator: torch.Generator) -> Tensor:
+        return self._draw(self.config.num_sample_steps, num_images, generator)
+
+    def shorter_paths(self) -> dict[int, Sampler]:
+        possible = [steps for steps in SHORTER_STEPS if len(self.scheduler) % steps == 0]
+        return {steps: partial(self._draw, steps) for steps in possible if steps < self.config.num_sample_steps}
+
+    def _draw(self, num_steps: int, num_images: int, generator: torch.Generator) -> Tensor:
         parts = []
         for size in sizes_of_parts(num_images):
-            *_, x = self.path(self.noise(size, generator), self.config.num_sample_steps, generator)
+            *_, x = self.path(self.noise(size, generator), num_steps, generator)
             parts.append(self.to_images(x))
         return torch.cat(parts)
 
