@@ -9,8 +9,6 @@ import pytest
 
 from stages.image.compare.course import (
     all_claims,
-    flows_are_exact,
-    flows_sample_in_one_pass,
     gan_drops_modes,
     gan_is_sharper_than_means,
     gan_is_sharper_than_samples,
@@ -21,6 +19,12 @@ from stages.image.compare.course import (
     vae_means_are_blurred,
     vae_samples_are_blurred,
     vae_trains_most_evenly,
+)
+from stages.image.compare.course_flows import (
+    flow_densities_are_exact,
+    flows_are_exact,
+    flows_pay_for_their_architecture,
+    flows_sample_in_one_pass,
 )
 from tests.image.comparisons import contestant, number, study
 
@@ -235,6 +239,24 @@ def test_a_ratio_within_the_noise_of_the_real_images_is_no_verdict():
 
 def test_without_the_right_models_every_claim_says_why_it_cannot_be_tested():
     claims = all_claims(study({contestant("a", "a"): {}, contestant("b", "b"): {}}))
-    assert len(claims) == 14
+    assert len(claims) == 16
     assert {claim.outcome for claim in claims} == {"cannot be tested here"}
     assert all(claim.evidence.startswith("because ") for claim in claims)
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(1e-14, "holds"), (1e-3, "does not hold")])
+def test_a_flow_knows_its_density_by_what_its_own_stage_measured(error, outcome):
+    flow = contestant("flow, coupling", "flow", metrics=[{"name": "log_det_error", "value": error}])
+    assert flow_densities_are_exact(study({flow: {}})).outcome == outcome
+    assert flow_densities_are_exact(study({COUPLING: {}})).outcome == "cannot be tested here"
+
+
+@pytest.mark.parametrize(
+    ("of_flows", "outcome"),
+    [((8.0, 9.0), "holds"), ((8.0, 1.0), "does not hold"), ((8.0, 4.05), "not separable")],
+)
+def test_the_price_of_a_flows_architecture_is_that_of_the_better_flow(of_flows, outcome):
+    flows = [contestant(f"flow {index}", "flow") for index in range(2)]
+    numbers = {one: {"fd": number(mean, mean + 0.1, mean - 0.1)} for one, mean in zip(flows, of_flows, strict=True)}
+    claim = flows_pay_for_their_architecture(study(numbers | {VAE: {"fd": number(4.0, 4.1, 3.9)}}))
+    assert claim.outcome == outcome

@@ -1,4 +1,4 @@
-"""The course's claims, one function each; `all_claims` asks them all."""
+"""The course's claims, one function each (those on flows in `course_flows`); `all_claims` asks them all."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from stages.common.wording import short, with_interval
 from stages.image.compare.claims import (
     gap_finding,
     of_family,
-    published,
     published_estimate,
     ratio_finding,
     rivals_of,
+)
+from stages.image.compare.course_flows import (
+    flow_densities_are_exact,
+    flows_are_exact,
+    flows_pay_for_their_architecture,
+    flows_sample_in_one_pass,
 )
 from stages.image.compare.models import END, Contestant
 from stages.image.compare.pairs import compare_bits, compare_pairs
 from stages.image.compare.study import ITERATIVE, Study
 
 SHARPNESS = ("laplacian_ratio", "hf_ratio")
-EXACT = {"float32": 1e-3, "float64": 1e-6}
-"""Largest error of a round trip that still counts as exact; images lie in [-1, 1]."""
 CLEAR_FACTOR = 2.0
 """Without seeds a ratio of times counts as clear from this factor on."""
 LARGEST_STEP = 4.0
@@ -44,7 +47,9 @@ def all_claims(study: Study) -> list[Claim]:
         vae_latents_are_smooth(study),
         vae_trains_most_evenly(study),
         flows_are_exact(study),
+        flow_densities_are_exact(study),
         flows_sample_in_one_pass(study),
+        flows_pay_for_their_architecture(study),
         iterative_models_are_best(study),
         iterative_models_are_slowest(study),
         likelihood_is_not_quality(study, study.trained(), "trained families"),
@@ -143,43 +148,6 @@ def vae_trains_most_evenly(study: Study) -> Claim:
     )
     beside = ", ".join(f"{label} {spread}" for label, spread in spreads.items())
     return replace(claim, evidence=f"{claim.evidence}; final distance varies over seeds by {beside}") if findings else claim
-
-
-def flows_are_exact(study: Study) -> Claim:
-    """What was computed forwards must come back."""
-    findings = []
-    for one in of_family(study, ["flow"]):
-        for dtype, bound in EXACT.items():
-            errors = [value for value, _ in published(one, "round_trip_error", dtype=dtype)]
-            if errors:
-                side = "below" if max(errors) < bound else "above"
-                findings.append(Finding(f"{one.label}: {short(max(errors))} in {dtype} ({len(errors)} seeds)", side))
-    return conclude(
-        "A flow is exactly invertible",
-        "largest |x − f⁻¹(f(x))| over test images, as the flow's own stage measured it",
-        f"below {EXACT['float32']:g} in float32 and {EXACT['float64']:g} in float64, in every training",
-        findings,
-        "below",
-        missing="no flow measured its round trip",
-    )
-
-
-def flows_sample_in_one_pass(study: Study) -> Claim:
-    """True for coupling flows; an autoregressive one needs a pass for each of its parts."""
-    findings = []
-    for one in of_family(study, ["flow"]):
-        calls, latency = one.fact("num_function_evaluations"), study.estimate(one.label, "latency_ms_per_image")
-        assert latency is not None
-        words = f"{one.label}: {short(calls)} calls one after the other, {with_interval(latency)} ms/image"
-        findings.append(Finding(words, "below" if calls == 1 else "above"))
-    return conclude(
-        "A flow draws a sample in one pass",
-        "calls of the network for one sample, one after the other",
-        "one call, for every flow",
-        findings,
-        "below",
-        missing="no flow is among the models",
-    )
 
 
 def iterative_models_are_best(study: Study) -> Claim:
