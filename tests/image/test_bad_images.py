@@ -14,7 +14,7 @@ from pipeline.errors import DataError, StageError
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import SPLITS, Split, dequantise, load_grid, load_split, quantise, save_images
 from stages.common.images.noise import BatchNoise, seeded_generator
-from stages.common.images.stage import run_family
+from stages.common.images.stage import _SAMPLES, run_family
 from stages.common.images.training import ImageTraining
 from tests.harness import make_context
 from tests.image.digits import toy_artifact
@@ -115,6 +115,7 @@ def test_likelihood_and_samples_are_both_of_the_averaged_weights(trained, images
         family.first.table.copy_(load_file(newest / "averages.safetensors")["pixels.table"])
     torch.testing.assert_close(bits, family.likelihood(load_split(images, "test").images[:10], seeded_generator(0)).bits)
     # Samples with the same draws: the averaged weights give those called "1", the last weights those called "raw".
+    assert torch.equal(found["1"], family.sample(len(found["1"]), seeded_generator(CONFIG.seed, _SAMPLES)))
     assert not torch.equal(found["1"], found["raw"])
 
 

@@ -303,8 +303,21 @@ def test_the_saved_model_loads_as_the_deterministic_sampler_of_diffusers_too(tmp
     family.save(tmp_path)
     pipeline = DDIMPipeline.from_pretrained(tmp_path)
     pipeline.set_progress_bar_config(disable=True)
-    made = pipeline(batch_size=2, generator=seeded_generator(0), num_inference_steps=5, output_type="pt").images
-    assert made.shape == (2, 1, 4, 4)
+    assert pipeline(batch_size=2, generator=seeded_generator(0), num_inference_steps=5, output_type="pt").images.shape == (
+        2,
+        1,
+        4,
+        4,
+    )
+    first, made = torch.randn(2, 1, 4, 4, generator=seeded_generator(1)), []
+    for seed in (2, 3):  # eta is 0: after the first noise no more is drawn, so the generator of the steps changes nothing
+        pipeline.scheduler.set_timesteps(5)
+        x = first
+        for t in pipeline.scheduler.timesteps:
+            with torch.no_grad():
+                x = pipeline.scheduler.step(pipeline.unet(x, t).sample, t, x, generator=seeded_generator(seed)).prev_sample
+        made.append(x)
+    assert torch.equal(*made)
     assert torch.equal(SquaredErrorTable.from_pretrained(tmp_path / "errors").table, family.errors.table)
 
 
