@@ -189,9 +189,19 @@ def test_a_space_that_tells_too_much_is_refused_and_not_started(tmp_path, capsys
 def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="holds files that Groundup did not put there"):
         space_of(text_artifact(tmp_path / "store" / "b0000001"), tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_folder_that_holds_more_than_the_space_is_never_replaced(tmp_path):
+    artifact = text_artifact(tmp_path / "store" / "b0000001")
+    folder = space_of(artifact, tmp_path / "space")
+    assert space_of(artifact, folder) == folder
+    (folder / ".git").mkdir()
+    with pytest.raises(InputError, match=r"would lose that: \.git/ is not in groundup\.json"):
+        space_of(artifact, folder)
+    assert (folder / ".git").is_dir()
 
 
 def test_an_adapter_alone_and_what_is_no_model_get_no_space(tmp_path):

@@ -6,18 +6,15 @@ Without --push nothing leaves this machine.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.artifact import Artifact
-from pipeline.errors import GroundupError, StoreError
+from pipeline.errors import GroundupError
 from stages.common.release.sending import check_before, send
 
 if TYPE_CHECKING:
@@ -61,6 +58,7 @@ def _publish(artifact: Artifact, options: argparse.Namespace, environment: dict[
     from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging
 
+    from stages.common.release.destination import alone
     from stages.release.publish.assemble import assemble, check_destination
 
     logging.disable_progress_bar()
@@ -68,7 +66,7 @@ def _publish(artifact: Artifact, options: argparse.Namespace, environment: dict[
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     destination = _destination(options, artifact)
     check_destination(destination, artifact)  # before the lock is put beside it
-    with _alone(destination):
+    with alone(destination):
         assembled = assemble(
             artifact,
             options.part,
@@ -85,25 +83,6 @@ def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
     """Return the folder to assemble: the store, which holds artifacts/<stage>/<digits>, has a shelf for what is published."""
     folder: Path = options.output or (artifact.path / "../../..").resolve() / "published" / options.repo.replace("/", "--")
     return folder.absolute()
-
-
-@contextmanager
-def _alone(destination: Path) -> Iterator[None]:
-    """Keep a second publisher away from the folder until it is checked; the upload then takes the same lock.
-
-    Raises:
-        StoreError: there is one.
-    """
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(destination.with_name(f".{destination.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{destination}: another publish works on it; wait for it, or give another --output") from None
-        yield
-    finally:
-        os.close(lock)
 
 
 def _check(assembled: Assembled, options: argparse.Namespace) -> bool:

@@ -13,9 +13,9 @@ import yaml
 from huggingface_hub.repocard import metadata_load
 
 from pipeline.artifact import Artifact
-from pipeline.contract import fsync_directory, fsync_tree, write_bytes, write_json
-from pipeline.errors import InputError
-from stages.common.release.layout import CARD, MANIFEST, Manifest, published_files
+from pipeline.contract import write_bytes, write_json
+from stages.common.release.destination import check_replaceable, put_in_place
+from stages.common.release.layout import CARD, Manifest, published_files
 from stages.release.space.kinds import App
 from stages.release.space.vendoring import TOPS, imported, vendor
 
@@ -39,10 +39,9 @@ def assemble(artifact: Artifact, app: App, *, repo: str, model_repo: str, revisi
         destination: a new folder, or one that was assembled before.
 
     Raises:
-        InputError: something else lies at the destination.
+        InputError: something else lies at the destination, or it was changed since.
     """
-    if destination.is_symlink() or (destination.exists() and not (destination / MANIFEST).is_file()):
-        raise InputError(f"--output {destination} holds something else; give a new folder")
+    check_replaceable(destination)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name, content in _files(artifact, app, repo, model_repo, revision).items():
@@ -58,10 +57,7 @@ def assemble(artifact: Artifact, app: App, *, repo: str, model_repo: str, revisi
         produces=record.produces,
         files=published_files(partial),
     ).save(partial)
-    fsync_tree(partial)
-    shutil.rmtree(destination, ignore_errors=True)
-    partial.rename(destination)
-    fsync_directory(destination.parent)
+    put_in_place(partial, destination)
     return destination
 
 
