@@ -113,9 +113,12 @@ def test_a_folder_that_changed_since_it_was_assembled_is_not_sent(desk: Desk, tm
 def test_a_public_repository_needs_the_word(desk: Desk, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder")
     desk.hub.state.create("model", "ada/one", private=False)
-    done = desk.push(folder, "--push")
-    assert (done.returncode, done.stderr.startswith("--public is missing: ada/one is a public repository")) == (2, True)
+    for flags, what in (((), "this"), (("--create-pr",), "the files of a pull request")):
+        done = desk.push(folder, "--push", *flags)
+        assert (done.returncode, done.stderr.startswith("--public is missing: ada/one is a public repository")) == (2, True)
+        assert f"everybody will see {what}; say --public to agree" in done.stderr
     assert titles(desk.hub) == ["initial commit"]
+    assert not desk.hub.faults.count("POST|PUT|DELETE")  # no pull request either
 
 
 def test_a_tag_is_no_branch(desk: Desk, tmp_path: Path) -> None:
@@ -160,11 +163,11 @@ def test_a_branch_starts_from_main_and_main_stays(hub: HubServer, tmp_path: Path
 def test_a_pull_request_is_opened_once_and_filled(hub: HubServer, tmp_path: Path) -> None:
     hub.state.create("model", "eve/open", private=False)
     folder = write_folder(tmp_path / "folder")
-    done = push(hub, folder, "--push", "--create-pr", repo="eve/open")
+    done = push(hub, folder, "--push", "--public", "--create-pr", repo="eve/open")
     assert done.returncode == 0, done.stderr
     assert "offered as a pull request, not merged yet" in done.stdout
     assert f"{hub.url}/eve/open/discussions/1" in done.stdout
-    again = push(hub, folder, "--push", "--create-pr", repo="eve/open")
+    again = push(hub, folder, "--push", "--public", "--create-pr", repo="eve/open")
     assert "pull request 1 of yours has that title" in again.stdout
     [pull] = repository(hub, "eve/open").pulls.values()
     assert (pull.status, "groundup.json" in repository(hub, "eve/open").head(pull.ref).tree) == ("open", True)

@@ -228,7 +228,7 @@ def test_killed_at_any_point_it_goes_on_and_does_nothing_twice(name: str, hub: H
 def test_a_pull_request_whose_answer_was_lost_is_found_again(hub: HubServer, tmp_path: Path) -> None:
     hub.state.create("model", "eve/open", private=False)
     hub.faults.add("POST .*/discussions$", drop="after")
-    done = push(hub, write_folder(tmp_path / "folder"), "--push", "--create-pr", repo="eve/open")
+    done = push(hub, write_folder(tmp_path / "folder"), "--push", "--public", "--create-pr", repo="eve/open")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(hub.state.repositories["model", "eve/open"].pulls) == 1
 

@@ -103,9 +103,10 @@ def _offer(hub: Hub, folder: Folder, wish: Wish, cache: Path, change: Change) ->
 def _check_visibility(hub: Hub, remote: Remote, wish: Wish) -> None:
     """Nothing becomes public by accident."""
     repo = hub.target.repo
-    if remote.commit is not None and not remote.private and not wish.public and not wish.create_pr:
+    if remote.commit is not None and not remote.private and not wish.public:
+        what = "the files of a pull request" if wish.create_pr else "this"
         raise RecipeError(
-            f"--public is missing: {repo} is a public repository, so everybody will see this; say --public to agree"
+            f"--public is missing: {repo} is a public repository, so everybody will see {what}; say --public to agree"
         )
     if remote.commit is not None and remote.private and wish.public:
         say(f"note: {repo} is private and stays so; make it public at {hub.address}/settings")
