@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
+from stages.common.release.destination import alone
 from stages.common.release.layout import Manifest
+from stages.common.release.outcome import save_outcome
 from stages.common.release.probe import Probe
 from stages.release.push.__main__ import main
 from stages.release.push.record import add_entry
@@ -108,6 +110,51 @@ def test_a_folder_that_changed_since_it_was_assembled_is_not_sent(desk: Desk, tm
     assert "README.md was changed" in done.stderr
     assert "stray.txt is not in groundup.json" in done.stderr
     assert desk.hub.faults.log == []
+
+
+@pytest.mark.parametrize(
+    ("problems", "later", "said"),
+    [
+        (["data: their licence is not stated"], False, "refused when it was checked"),
+        ([], True, "folder.checks.json is of another state of it"),
+    ],
+)
+def test_what_was_refused_or_not_checked_to_the_end_is_not_sent(desk: Desk, tmp_path: Path, problems, later, said) -> None:
+    folder = write_folder(tmp_path / "folder")
+    save_outcome(folder, "ada/one", problems, [])
+    if later:
+        write_folder(folder, note="anew")
+    done = desk.push(folder, "--push")
+    assert (done.returncode, desk.hub.faults.log) == (2, [])
+    for words in (said, "run `groundup publish` again", *problems):
+        assert words in done.stderr
+    assert desk.push(folder).returncode == 0  # to look is no harm
+
+
+def test_what_passed_its_checks_is_sent_and_a_broken_outcome_is_none(desk: Desk, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    save_outcome(folder, "ada/one", [], ["it loads"]).write_text("[" * 5000)
+    assert "not the outcome of checks" in desk.push(folder, "--push").stderr
+    save_outcome(folder, "ada/one", [], ["it loads"])
+    done = desk.push(folder, "--push")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_is_read_under_its_lock_and_none_is_put_beside_what_nobody_assembled(tmp_path: Path, monkeypatch) -> None:
+    folder, seen = write_folder(tmp_path / "folder"), []
+
+    def look(path: Path) -> None:
+        with pytest.raises(StoreError, match="another publish works on it"), alone(folder):
+            pass
+        seen.append(path)
+        raise StoreError("seen enough")
+
+    monkeypatch.setattr("stages.release.push.comparison.Folder.open", look)
+    monkeypatch.setenv("HF_TOKEN", "hf_ada")
+    assert main([str(folder), "--repo", "ada/one", "--push"]) == 1
+    assert seen == [folder]
+    assert main([str(tmp_path / "nowhere" / "x"), "--repo", "ada/one"]) == StoreError.exit_code
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_public_repository_needs_the_word(desk: Desk, tmp_path: Path) -> None:

@@ -87,10 +87,11 @@ def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
 
 def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     """Show what was assembled and what the checks found; say whether it may leave."""
+    from stages.common.release.outcome import save_outcome
     from stages.release.publish.checks import problems
     from stages.release.publish.clean_load import Evidence, prove
     from stages.release.publish.probe_rows import with_probe
-    from stages.release.publish.shown import save_outcome, show_folder, show_outcome
+    from stages.release.publish.shown import show_folder, show_outcome
 
     wrong = problems(assembled)
     # Nothing that may be a program is loaded.
@@ -100,7 +101,7 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
         assembled = with_probe(assembled, evidence.probe)
     show_folder(assembled, sys.stdout, whole_card=options.show_card)
     show_outcome(wrong, evidence, sys.stdout)
-    noted = save_outcome(assembled, wrong, evidence)
+    noted = save_outcome(assembled.folder, assembled.repo, wrong, evidence.shown)
     sys.stdout.write(f"\nfolder   {assembled.folder}\nchecks   {noted}\n")
     if wrong:
         left = "" if evidence.shown or evidence.problems else "; it is loaded in a clean process once they are gone"
