@@ -11,9 +11,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 from stages.release.push.output import Redacting
+from stages.release.push.patience import asked_wait
 from tests.hub.client import Desk
 from tests.hub.publishing import command, push, sign, write_folder
 from tests.hub.repository import Entry, Repository
@@ -128,6 +131,15 @@ def test_retry_after_is_honoured(desk: Desk, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "status 429; trying again in 1." in done.stdout
     assert time.monotonic() - started > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), ("Sun, 06 Nov 1994 08:49:37 -0000", 0.0), ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0), ("\u00b2", None), ("", None)],
+)
+def test_every_way_to_ask_for_a_wait_is_read(value: str, seconds: float | None) -> None:
+    answer = httpx2.Response(429, headers={"Retry-After": value.encode()}, request=httpx2.Request("GET", "http://x"))
+    assert asked_wait(HfHubHTTPError("busy", response=answer)) == seconds
 
 
 def test_output_shows_neither_secrets_nor_signatures() -> None:

@@ -11,10 +11,10 @@ import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from pipeline.artifact import Artifact
 from pipeline.errors import GroundupError
+from stages.common.release.endpoint import endpoint, is_offline
 from stages.common.release.sending import check_before, send
 
 if TYPE_CHECKING:
@@ -27,9 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     environment = dict(os.environ)
+    options.offline |= is_offline(environment) and not options.push
     os.environ["HF_HUB_OFFLINE"] = "1"  # read at import; none of ours asks the Hub for anything
     try:
         artifact = Artifact.open(options.folder.resolve())
+        endpoint(environment)
         _check_names(options)
         if code := check_before(options, artifact, environment):
             return code
@@ -112,7 +114,7 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
 def _hand_on(assembled: Assembled, options: argparse.Namespace, environment: dict[str, str]) -> int:
     """Start the upload, or without --push its comparison with what the repository holds now."""
     if not options.push and (options.offline or not _reachable()):
-        why = "--offline" if options.offline else "the Hub cannot be reached"
+        why = "the network was forbidden" if options.offline else "the Hub cannot be reached"
         left_out = f"the comparison with {assembled.repo} was left out ({why})"
         sys.stdout.write(f"dry run  nothing left this machine; {left_out}; upload with --push\n")
         return 0
@@ -123,10 +125,8 @@ def _reachable() -> bool:
     """Ask whether anything answers where the Hub should be; behind a proxy only a real request could tell."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
         return True
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
     try:
-        with socket.create_connection((endpoint.hostname or "", port), REACH_SECONDS):
+        with socket.create_connection(endpoint(os.environ), REACH_SECONDS):
             return True
     except OSError:
         return False

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import GroundupError
+from stages.common.release.endpoint import endpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,18 +21,23 @@ def main(arguments: list[str] | None = None) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from stages.release.pull.pulling import pull
-    from stages.release.pull.words import describe
-
     try:
+        endpoint(os.environ)
+        from stages.release.pull.pulling import pull
+        from stages.release.pull.words import describe
+
         fetched = pull(options.repo, output=options.output, max_bytes=int(options.max_gib * 2**30))
+        words = describe(fetched)
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except OSError as error:  # of this machine: no space, no right to write; those of the Hub have become DataErrors
+        sys.stderr.write(f"{error}; what came is kept: put that right and run the same command again\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what came is kept, the same command goes on from it\n")
         return 130
-    sys.stdout.write(describe(fetched))
+    sys.stdout.write(words)
     return 0
 
 

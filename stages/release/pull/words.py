@@ -67,7 +67,8 @@ def _next(fetched: Fetched) -> list[str]:
 def _is_causal_lm(folder: Path) -> bool:
     values: Any = json.loads((folder / CONFIG).read_bytes())
     architectures = values.get("architectures") if isinstance(values, dict) else None
-    return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures or [])
+    names = architectures if isinstance(architectures, list) else []
+    return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
 
 
 def _is_data(fetched: Fetched) -> bool:

@@ -7,6 +7,7 @@ The token comes from HF_TOKEN or from `hf auth login`, never from the command li
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import GroundupError, RecipeError
+from stages.common.release.endpoint import endpoint
 from stages.release.push.output import Redacting, redacted_output
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ def _enter(hub: Hub, token: str | None, options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together."""
+    endpoint(os.environ)
     if options.folder is None and not options.push:
         raise RecipeError("FOLDER is missing: say which assembled folder to compare")
     if options.create_pr and options.revision != "main":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ LONGEST_ASKED_SECONDS = 300.0
 """Longest Retry-After that is waited for; what the Hub asks beyond that is left to the user."""
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_SECONDS = re.compile(r"\d{1,9}", re.ASCII)
 T = TypeVar("T")
 
 
@@ -46,12 +48,14 @@ def is_passing(error: BaseException) -> bool:
 def asked_wait(error: BaseException) -> float | None:
     """Return the seconds that the answer asks to wait (`Retry-After` as a number or a date), None when it asks for nothing."""
     value = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
-    if value.strip().isdigit():
+    if _SECONDS.fullmatch(value.strip()):
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
+    if moment.tzinfo is None:  # what "-0000" at its end becomes: in UTC, from a place that is not told
+        moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 

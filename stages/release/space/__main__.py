@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import GroundupError, RecipeError
+from stages.common.release.endpoint import endpoint, is_offline
 from stages.common.release.sending import check_before, send
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
+    options.offline |= is_offline(os.environ) and not options.push
     try:
+        endpoint(os.environ)
         _check_names(options)
         return _publish(options)
     except GroundupError as error:
