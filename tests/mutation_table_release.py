@@ -167,6 +167,8 @@ SENDING = [
              f"{_PUSH}test_what_does_not_come_back_as_it_was_sent_is_not_published"),
     Mutation("release: the probe is measured again", f"{_PUSHING}/verification.py",
              "if not found.agrees(expected):", "if False:", f"{_PUSH}test_what_does_not_measure_as_its_probe_says_is_not_published"),
+    Mutation("release: an adapter's base is looked for first", f"{_PUSHING}/publication.py",
+             "    check_base(hub, folder)\n", "", f"{_PUSH}test_an_adapter_whose_base_is_not_there_is_not_sent"),
     Mutation("release: a tag is never moved", f"{_PUSHING}/publication.py",
              "if tagged is not None and (change or tagged != remote.commit):", "if False:", f"{_PUSH}test_a_tag_is_never_moved"),
     Mutation("release: a tag is no branch", f"{_PUSHING}/publication.py",

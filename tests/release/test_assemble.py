@@ -165,6 +165,8 @@ def test_an_adapter_names_its_base_on_the_hub_or_is_refused(tmp_path, model):
     tuned = toy.finetuned(tmp_path, model, toy.corpus(tmp_path, "c0000002"))
     with pytest.raises(RecipeError, match=r"--base-repo is missing.*publish that first"):
         assemble(tuned, "adapter", "me/toy", tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"--base-repo me/base: goes with an adapter .* not with part 'model'"):
+        assemble(model, None, "me/toy", tmp_path / "out", base_repo="me/base")
     folder = assemble(tuned, "adapter", "me/toy", tmp_path / "out", base_repo="me/base@v1").folder
     config = json.loads((folder / "adapter_config.json").read_bytes())
     assert (config["base_model_name_or_path"], config["revision"], config["r"]) == ("me/base", "v1", 4)

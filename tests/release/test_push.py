@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.utils import filter_repo_objects
 
 from pipeline.errors import StoreError
 from stages.common.release.destination import alone
@@ -16,6 +18,7 @@ from stages.common.release.outcome import save_outcome
 from stages.common.release.probe import Probe
 from stages.release.push.__main__ import main
 from stages.release.push.record import add_entry
+from stages.release.push.verification import _base
 from tests.hub.client import Desk, client
 from tests.hub.publishing import command, push, sign, write_folder
 from tests.hub.repository import Entry
@@ -356,6 +359,45 @@ def test_a_language_model_and_an_adapter_go_there_and_give_their_bits_per_byte(h
         assert done.returncode == 0, done.stdout + done.stderr
         assert "loaded in a clean process: bits_per_byte" in done.stdout
     assert "the adapter needs ada/model: downloading it" in done.stdout
+
+
+def adapter_folder(folder: Path, **config: str) -> Path:
+    """An assembled adapter, as far as it is read before it is sent."""
+    folder = write_folder(folder)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "ada/base"} | config))
+    Manifest.load(sign(folder)).model_copy(update={"part": "adapter", "produces": "causal_lm"}).save(folder)
+    return folder
+
+
+def test_an_adapter_whose_base_is_not_there_is_not_sent(desk: Desk, tmp_path: Path) -> None:
+    for revision, said in (("v1", "ada/base: not found"), ("v2", "ada/base: no such revision"), ("main", "holds no safetensors")):
+        done = desk.push(adapter_folder(tmp_path / revision, revision=revision), "--push")
+        assert done.returncode == 1
+        assert f"the base of the adapter, ada/base@{revision}" in done.stderr
+        assert said in done.stderr
+        assert "Nothing was sent: publish the base first, or name the right one with --base-repo" in done.stderr
+        assert ("model", "ada/one") not in desk.hub.state.repositories
+        desk.hub.state.repositories.get(("model", "ada/base")) or desk.hub.state.create("model", "ada/base")
+
+
+def test_of_a_base_only_what_is_loaded_is_fetched(monkeypatch, tmp_path: Path) -> None:
+    asked = {}
+
+    class Connection:
+        api = HfApi()
+
+        def about(self, repo: str) -> Connection:
+            asked["about"] = repo
+            return self
+
+        def once(self, call, name: str, **keys):
+            asked.update(keys, name=name)
+            return tmp_path
+
+    assert _base(Connection(), adapter_folder(tmp_path / "adapter", revision="v1")) == tmp_path
+    assert (asked["about"], asked["name"], asked["revision"]) == ("ada/base", "ada/base", "v1")
+    names = ["model.safetensors", "config.json", "merges.txt", "pytorch_model.bin", "tf_model.h5", "onnx/model.onnx"]
+    assert list(filter_repo_objects(names, allow_patterns=asked["allow_patterns"])) == names[:3]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from stages.release.push.output import say
 from stages.release.push.record import add_entry
 from stages.release.push.remote import MAIN, Remote
 from stages.release.push.upload import deliver
-from stages.release.push.verification import verify
+from stages.release.push.verification import check_base, verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
         return
     _check_visibility(hub, remote, wish)
     _check_branch(hub, remote)
+    check_base(hub, folder)
     if remote.commit is None and wish.create_pr:
         raise RecipeError(f"--create-pr: there is no {hub.target.repo} that you may see; leave it out to make the repository")
     if remote.commit is None:
