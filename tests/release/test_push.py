@@ -361,6 +361,20 @@ def test_a_language_model_and_an_adapter_go_there_and_give_their_bits_per_byte(h
     assert "the adapter needs ada/model: downloading it" in done.stdout
 
 
+def test_the_same_command_again_is_no_fault_though_somebody_added_a_note(desk: Desk, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    assert desk.push(folder, "--push", "--tag", "v1").returncode == 0
+    made = repository(desk.hub)
+    tagged = made.tags["v1"]
+    made.commit("main", dict(made.head().tree) | {"notes.txt": Entry(4, b"mine")}, "a note", "ada")
+    done = desk.push(folder, "--push", "--tag", "v1")
+    assert done.returncode == 0, done.stderr
+    assert "tag v1 stands, at a commit that holds all of this" in done.stdout
+    assert (titles(desk.hub)[0], made.tags) == ("a note", {"v1": tagged})
+    done = desk.push(write_folder(folder, note="new"), "--push", "--tag", "v1")
+    assert (done.returncode, "--tag v1: names commit" in done.stderr, titles(desk.hub)[0]) == (2, True, "a note")
+
+
 def adapter_folder(folder: Path, **config: str) -> Path:
     """An assembled adapter, as far as it is read before it is sent."""
     folder = write_folder(folder)

@@ -137,7 +137,7 @@ def _base(artifact: Artifact, selection: Selection, given: str | None) -> tuple[
         check_repo(repo, "--base-repo")
         if (part := selection.kind.part) not in ("adapter", "merged"):
             raise RecipeError(
-                f"--base-repo {given}: goes with an adapter or a merged model, not with part '{part}'; leave it out"
+                f"--base-repo {given}: goes with an adapter or merged model, not with part '{part}'; leave it out"
             )
         if "@" in given and not _REVISION.fullmatch(revision):
             raise RecipeError(f"--base-repo {given}: after @ stands a commit, tag or branch")

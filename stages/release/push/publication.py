@@ -40,7 +40,7 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
     """
     remote, change = read_and_compare(hub, folder, cache)
     show(hub, folder, remote, change)
-    _check_tag(hub, remote, change, wish)
+    is_tagged = _is_tagged(hub, folder, remote, change, wish, cache)
     if not wish.push:
         _warn_of_owner(hub, remote)
         say("nothing was sent: this was the comparison; --push sends")
@@ -61,7 +61,9 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
         address = f"{hub.address}/tree/{commit}"
     say(f"commit {commit}" if change else f"nothing to change: commit {commit} holds it already")
     shown = verify(hub, folder, commit)
-    if wish.tag:
+    if wish.tag and is_tagged:
+        say(f"tag {wish.tag} stands, at a commit that holds all of this")
+    elif wish.tag:
         _tag(hub, commit, wish.tag)
     if wish.record is not None:
         add_entry(wish.record, _entry(hub, folder, wish, commit, address, shown))
@@ -123,13 +125,19 @@ def _check_branch(hub: Hub, remote: Remote) -> None:
         raise RecipeError(f"--revision {target.revision}: a tag or commit of {target.repo}, not a branch; name a branch")
 
 
-def _check_tag(hub: Hub, remote: Remote, change: Change, wish: Wish) -> None:
-    """A tag is never moved: it may be new, or name the very commit that is tagged again."""
-    if wish.tag is None or remote.commit is None:
-        return
-    tagged = _tags(hub).get(wish.tag)
-    if tagged is not None and (change or tagged != remote.commit):
+def _is_tagged(hub: Hub, folder: Folder, remote: Remote, change: Change, wish: Wish, cache: Path) -> bool:
+    """Whether the tag stands where it should. It is never moved: it may be new, or name a commit that holds all of this.
+
+    The branch may have gone on since (a note was added): the same command again is still no mistake.
+    """
+    tagged = _tags(hub).get(wish.tag) if wish.tag is not None and remote.commit is not None else None
+    if tagged is None:
+        return False
+    if tagged != remote.commit:
+        _, change = read_and_compare(hub, folder, cache, tagged)
+    if change:
         raise RecipeError(f"--tag {wish.tag}: names commit {tagged[:7]} of {hub.target.repo} already; choose another name")
+    return True
 
 
 def _tags(hub: Hub) -> dict[str, str]:
