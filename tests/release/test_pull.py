@@ -85,6 +85,30 @@ def test_a_repository_with_a_stranger_and_a_path_out_of_it_is_refused_before_a_w
     assert desk.hub.faults.count("safetensors") == 0
 
 
+def test_what_others_added_and_nobody_loads_is_left_out_and_what_would_be_loaded_is_refused(desk, tmp_path):
+    folder, _ = published(tmp_path / "made")
+    put(desk.hub, "ada/model", folder, extra={"cat.jpg": b"cat", "notes.txt": b"x", ".gitignore": b"x"})
+    done = desk.pull(tmp_path / "here", "ada/model", "--output", "mine")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "here" / "mine").iterdir()} == {path.name for path in folder.iterdir()}
+    for name in ("cat.jpg", "notes.txt", ".gitignore"):
+        assert f"left out  {name}: is not in groundup.json" in done.stdout
+    assert desk.pull(tmp_path / "here", "ada/model", "--output", "mine").returncode == 0
+    loaded = [
+        "adapter_config.json",
+        "extra.safetensors",
+        "a.safetensors.bak",
+        "tokenizer.model",
+        "chat_template.txt",
+        "vocab.txt",
+    ]
+    put(desk.hub, "ada/odd", folder, extra=dict.fromkeys([*loaded, "x.py", "more/x.bin", "more/data.parquet"], b"x"))
+    done = desk.pull(tmp_path / "here", "ada/odd")
+    assert done.returncode == 2
+    for name in (*loaded, "x.py", "more/x.bin", "more/data.parquet"):
+        assert f"'{name}' is not in groundup.json" in done.stderr
+
+
 @pytest.mark.slow  # the client tries again several times, with pauses
 def test_a_transfer_that_was_cut_goes_on_and_no_folder_appears_before_it_is_done(hub, tmp_path):
     folder = plain_model(tmp_path / "made")

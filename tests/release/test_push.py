@@ -375,6 +375,17 @@ def test_the_same_command_again_is_no_fault_though_somebody_added_a_note(desk: D
     assert (done.returncode, "--tag v1: names commit" in done.stderr, titles(desk.hub)[0]) == (2, True, "a note")
 
 
+def test_what_is_kept_and_would_be_loaded_is_warned_of(desk: Desk, tmp_path: Path) -> None:
+    made = desk.hub.state.create("model", "ada/one")
+    made.commit(
+        "main", dict(made.head().tree) | {"adapter_config.json": Entry(2, b"{}"), "cat.jpg": Entry(3, b"cat")}, "x", "ada"
+    )
+    done = desk.push(write_folder(tmp_path / "folder"))
+    assert "kept     cat.jpg" in done.stdout
+    assert "warning: adapter_config.json stay there and may be loaded" in done.stdout
+    assert f"remove them at {desk.hub.url}/ada/one/tree/main" in done.stdout
+
+
 def adapter_folder(folder: Path, **config: str) -> Path:
     """An assembled adapter, as far as it is read before it is sent."""
     folder = write_folder(folder)

@@ -136,9 +136,7 @@ def _base(artifact: Artifact, selection: Selection, given: str | None) -> tuple[
         repo, _, revision = given.partition("@")
         check_repo(repo, "--base-repo")
         if (part := selection.kind.part) not in ("adapter", "merged"):
-            raise RecipeError(
-                f"--base-repo {given}: goes with an adapter or merged model, not with part '{part}'; leave it out"
-            )
+            raise RecipeError(f"--base-repo {given}: goes with an adapter or merged model, not with part '{part}'; leave it out")
         if "@" in given and not _REVISION.fullmatch(revision):
             raise RecipeError(f"--base-repo {given}: after @ stands a commit, tag or branch")
         return repo, revision or None
