@@ -219,6 +219,29 @@ def test_a_space_is_recorded_beside_its_artifact(tmp_path, monkeypatch):
     assert json.loads(outcome.read_bytes())["problems"] == ["it was not checked and tried to the end"]
 
 
+def test_the_licence_is_that_of_the_published_model_and_offline_without_its_card_that_of_the_stage(tmp_path, monkeypatch):
+    artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")  # says cc-by-4.0
+    words = [str(artifact.path), "--repo", "ada/one", "--model-repo", f"ada/model@{COMMIT}"]
+    readme = tmp_path / "README.md"
+    readme.write_text("---\nlicense: other\nlicense_name: house-rules\nlanguage: en\n---\n# a model\n")
+    asked = []
+    monkeypatch.setattr("stages.release.space.__main__._check_model", lambda *_, **__: None)
+    monkeypatch.setattr("stages.common.release.fetch.resolve_commit", lambda *_, **__: COMMIT)
+    monkeypatch.setattr("stages.release.space.trial.try_out", lambda *_: Trial("it writes", ""))
+    monkeypatch.setattr(
+        "stages.common.release.fetch.hf_hub_download",
+        lambda repo, name, *, revision, local_files_only: asked.append((repo, name, revision)) or readme,
+    )
+    assert space_main(words) == 0
+    card = tmp_path / "store" / "published" / "spaces--ada--one" / "README.md"
+    stated = metadata_load(card)
+    assert (stated["license"], stated["license_name"], asked) == ("other", "house-rules", [("ada/model", "README.md", COMMIT)])
+    monkeypatch.undo()
+    monkeypatch.setattr("stages.release.space.trial.try_out", lambda *_: Trial("it writes", ""))
+    assert space_main([*words, "--offline"]) == 0
+    assert metadata_load(card)["license"] == "cc-by-4.0"
+
+
 def test_a_disk_that_cannot_be_written_is_named(tmp_path, capsys):
     artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")
     (tmp_path / "store" / "published").write_text("a file")

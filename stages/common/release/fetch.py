@@ -26,11 +26,13 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.repocard import metadata_load
+from yaml import YAMLError
 
 from pipeline.contract import sha256_file, write_bytes
 from pipeline.errors import DataError
 from stages.common.release.contents import MAX_TEXT_BYTES, Choice, RemoteFile, choose_plain, choose_published
-from stages.common.release.layout import MANIFEST, Manifest, RepoType, differences
+from stages.common.release.layout import CARD, MANIFEST, Manifest, RepoType, differences
 from stages.common.release.model_checks import model_problems
 from stages.common.release.origin import provenance_problems
 
@@ -82,6 +84,28 @@ def published_artifact(repo: str, commit: str) -> str | None:
         return None
     with hub_errors(repo, commit):
         return Manifest.load(Path(hf_hub_download(repo, MANIFEST, revision=commit)).parent).artifact
+
+
+def published_license(repo: str, commit: str, *, offline: bool = False) -> dict[str, Any]:
+    """Return `license` and `license_name` as the card of the repository states them at `commit`, those that it states.
+
+    Offline the card may not be in the local cache; then nothing is known.
+
+    Raises:
+        DataError: the Hub does not say, or the card's head cannot be read.
+    """
+    try:
+        with hub_errors(repo, commit):
+            path = Path(hf_hub_download(repo, CARD, revision=commit, local_files_only=offline))
+    except DataError:
+        if offline:
+            return {}
+        raise
+    try:
+        stated = metadata_load(path) or {}
+    except (ValueError, YAMLError) as error:
+        raise DataError(f"hub:{repo}@{commit[:8]}: the head of {CARD} cannot be read ({_line(error)})") from None
+    return {key: stated[key] for key in ("license", "license_name") if stated.get(key)}
 
 
 def fetch(

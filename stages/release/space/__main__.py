@@ -63,7 +63,7 @@ def _publish(options: argparse.Namespace) -> int:
 
 def _make(options: argparse.Namespace, artifact: Artifact, folder: Path) -> list[str]:
     """Assemble, show, check and try the Space; return all that is wrong. What is wrong is not started."""
-    from stages.common.release.fetch import resolve_commit
+    from stages.common.release.fetch import published_license, resolve_commit
     from stages.common.release.outcome import save_outcome
     from stages.release.space.assembly import assemble
     from stages.release.space.checks import problems
@@ -74,7 +74,9 @@ def _make(options: argparse.Namespace, artifact: Artifact, folder: Path) -> list
     model_repo, _, revision = options.model_repo.partition("@")
     commit = resolve_commit(model_repo, revision or "main", offline=options.offline)
     _check_model(model_repo, commit, artifact.fingerprint, offline=options.offline)
-    assemble(artifact, app, repo=options.repo, model_repo=model_repo, revision=commit, destination=folder)
+    stated = published_license(model_repo, commit, offline=options.offline)
+    names = {"repo": options.repo, "model_repo": model_repo, "revision": commit}
+    assemble(artifact, app, **names, destination=folder, stated_license=stated)
     save_outcome(folder, options.repo, ["it was not checked and tried to the end"], [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         sys.stdout.write(f"{path.stat().st_size:>10,}  {path.relative_to(folder)}\n")
