@@ -14,8 +14,9 @@ import pytest
 from pipeline.artifact import FileEntry
 from pipeline.cli.parser import parse
 from pipeline.durable import write_json
+from pipeline.errors import DataError
 from stages.common.release.contents import RemoteFile, choose_plain, choose_published, refusal
-from stages.common.release.fetch import inconsistencies
+from stages.common.release.fetch import hub_errors, inconsistencies
 from stages.common.release.layout import MANIFEST, Manifest, differences, provenance_name
 from stages.common.release.model_checks import _code_keys, base_problems, model_problems
 from stages.common.release.origin import provenance_problems
@@ -181,6 +182,21 @@ def test_what_cannot_be_had_is_said_in_one_sentence(desk, tmp_path, words, said)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_busy_hub_is_waited_for(desk, tmp_path):
+    put(desk.hub, "ada/plain", plain_model(tmp_path / "made"))
+    desk.hub.faults.add("GET /api/models/ada/plain/revision/main", status=429, retry_after=0)
+    done = desk.pull(tmp_path / "here", "ada/plain", "--output", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "status 429; trying again in" in done.stderr
+
+
+def test_no_signed_address_is_shown():
+    with pytest.raises(DataError) as caught, hub_errors("ada/x", "main"):
+        raise OSError("cut off: https://store.example/lfs/1?X-Amz-Signature=abc&b=1")
+    assert "https://store.example/lfs/1?..." in str(caught.value)
+    assert "abc" not in str(caught.value)
 
 
 def test_a_hostile_repository_is_refused_in_words(desk, tmp_path):

@@ -15,8 +15,8 @@ import httpx2
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from stages.release.push.output import Redacting
-from stages.release.push.patience import asked_wait
+from stages.common.release.output import Redacting
+from stages.common.release.patience import asked_wait
 from tests.hub.client import Desk
 from tests.hub.publishing import command, push, sign, write_folder
 from tests.hub.repository import Entry, Repository

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import GroundupError, RecipeError
 from stages.common.release.endpoint import endpoint
-from stages.release.push.output import Redacting, redacted_output
+from stages.common.release.output import Redacting, redacted_output
 
 if TYPE_CHECKING:
     from stages.release.push.hub import Hub
@@ -71,9 +71,9 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
 def _send(options: argparse.Namespace, token: str | None, cache: Path) -> None:
     """Compare the folder with the Hub, and with --push send it."""
     from stages.common.release.outcome import check_outcome
+    from stages.common.release.output import say
     from stages.release.push.comparison import Folder
     from stages.release.push.hub import Hub, Target
-    from stages.release.push.output import say
     from stages.release.push.publication import Wish, publish
 
     folder = Folder.open(options.folder)
@@ -107,7 +107,7 @@ def _check_token(token: str | None, options: argparse.Namespace, output: Redacti
 
 def _enter(hub: Hub, token: str | None, options: argparse.Namespace) -> None:
     """Say who we are; what would only fail after a long upload is known before."""
-    from stages.release.push.output import say
+    from stages.common.release.output import say
     from stages.release.push.record import read_entries
 
     if token is not None:

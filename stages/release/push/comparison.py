@@ -10,8 +10,8 @@ from pipeline.contract import sha256_file
 from pipeline.errors import DataError
 from stages.common.release.contents import is_loaded
 from stages.common.release.layout import GIT_ATTRIBUTES, MANIFEST, Manifest, PublishedFile, differences
+from stages.common.release.output import say, size_of
 from stages.release.push.hub import Hub
-from stages.release.push.output import say, size_of
 from stages.release.push.remote import Remote, as_published, read_remote
 
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from pipeline.errors import GroundupError, HubError
-from stages.release.push.patience import asked_wait, status_of
+from stages.common.release.patience import asked_wait, status_of
 
 AGAIN = "Nothing is lost: run the same command again, it goes on where it stopped."
 

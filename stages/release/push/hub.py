@@ -13,8 +13,8 @@ from huggingface_hub import HfApi, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
 from pipeline.errors import HubError
+from stages.common.release.patience import is_passing, persist, status_of
 from stages.release.push.explain import Place, explain
-from stages.release.push.patience import is_passing, persist, status_of
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from pipeline.errors import HubError, RecipeError
 from stages.common.release.layout import MANIFEST
+from stages.common.release.output import say
 from stages.release.push import pull_request
 from stages.release.push.comparison import Change, Folder, read_and_compare, show
 from stages.release.push.hub import Hub
-from stages.release.push.output import say
 from stages.release.push.record import add_entry
 from stages.release.push.remote import MAIN, Remote
 from stages.release.push.upload import deliver

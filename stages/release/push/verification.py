@@ -9,10 +9,10 @@ from typing import Any
 
 from pipeline.contract import sha256_file
 from pipeline.errors import DataError, GroundupError, HubError
+from stages.common.release.output import say
 from stages.common.release.probe import Measured, kind_of, load_probe, measure
 from stages.release.push.comparison import Folder
 from stages.release.push.hub import Hub
-from stages.release.push.output import say
 
 _OF_A_BASE = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 """What of a base is fetched: weights and tokenizer; not the same weights again as pickles or for other libraries."""

@@ -19,7 +19,7 @@ from typing import TypeVar
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
-from stages.release.push.output import say
+from stages.common.release.output import say
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.5
@@ -72,24 +72,32 @@ def wait_before(attempt: int, error: BaseException) -> float:
     return bound * random.SystemRandom().uniform(0.5, 1)
 
 
-def pause(attempt: int, error: BaseException) -> bool:
+def pause(attempt: int, error: BaseException, tell: Callable[[str], None] = say) -> bool:
     """Wait before the next try and say so; False when there is no next try, or the Hub asks for more patience than we have."""
     seconds = wait_before(attempt, error)
     if attempt + 1 >= ATTEMPTS or seconds > LONGEST_ASKED_SECONDS:
         return False
     reason = f"status {status_of(error)}" if status_of(error) else type(error).__name__
-    say(f"  {reason}; trying again in {seconds:.1f} s ({attempt + 2} of {ATTEMPTS})")
+    tell(f"  {reason}; trying again in {seconds:.1f} s ({attempt + 2} of {ATTEMPTS})")
     time.sleep(seconds)
     return True
 
 
-def persist(call: Callable[[], T], *, passing: Callable[[BaseException], bool] = is_passing) -> T:
-    """Return what `call` returns, trying again while its failures are `passing`; the last failure is raised."""
+def persist(
+    call: Callable[[], T],
+    *,
+    passing: Callable[[BaseException], bool] = is_passing,
+    tell: Callable[[str], None] = say,
+) -> T:
+    """Return what `call` returns, trying again while its failures are `passing`; the last failure is raised.
+
+    `tell` says of each wait, one line.
+    """
     attempt = 0
     while True:
         try:
             return call()
         except Exception as error:
-            if not passing(error) or not pause(attempt, error):
+            if not passing(error) or not pause(attempt, error, tell):
                 raise
             attempt += 1
