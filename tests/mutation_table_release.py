@@ -179,6 +179,8 @@ SENDING = [
              f"{_PUSH}test_the_same_command_again_is_no_fault_though_somebody_added_a_note"),
     Mutation("release: a tag is no branch", f"{_PUSHING}/publication.py",
              "if target.revision not in {branch.name for branch in refs.branches}:", "if False:", f"{_PUSH}test_a_tag_is_no_branch"),
+    Mutation("release: no room is no matter of tokens", f"{_PUSHING}/explain.py",
+             "if status in (413, 507) or (status == 403 and _NO_ROOM.search(said)):", "if False:", f"{_SAID}[no room (403)]"),
     Mutation("release: Retry-After", f"{_SHARED}/patience.py", "    if asked is not None:\n", "    if False:\n",
              f"{_FAULTS}test_retry_after_is_honoured"),
     Mutation("release: a fault that passes", f"{_SHARED}/patience.py",

@@ -58,6 +58,12 @@ REFUSED = {
     "404 at the commit": Case(
         "ada/one: not found, or private and closed to ada", faults={COMMIT: {"status": 404, "code": "RepoNotFound"}}
     ),
+    "no room (403)": Case(
+        "the storage quota is used up. Remove old files or repositories of ada, or get more room at",
+        faults={COMMIT: {"status": 403, "message": "Private repository storage limit reached, please upgrade your plan"}},
+    ),
+    "no room (413)": Case("no room left for this (status 413)", faults={COMMIT: {"status": 413}}),
+    "no room (507)": Case("no room left for this (status 507)", faults={COMMIT: {"status": 507}}),
     "wait for an hour": Case("too many requests; wait 3600 s. Nothing is lost", faults={"whoami": LATER}),
     "bad card": Case("ada/one: refused (Invalid metadata in README.md. - bad line"),
     "an echo of the token": Case("(*** is wrong)", faults={"whoami": {"status": 403, "message": "hf_ada is wrong"}}),
