@@ -90,11 +90,12 @@ class Record(BaseModel):
             values = json.loads(path.read_bytes())
             claimed = values.pop("digest")
             record = cls.model_validate(values)
+            found = digest(values)
         except FileNotFoundError:
             raise Damaged(f"{path}: no record; this directory is not a finished artifact") from None
-        except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError, ValidationError) as error:
             raise Damaged(f"{path}: the record cannot be read ({str(error).splitlines()[0]})") from None
-        if digest(values) != claimed:
+        if found != claimed:
             raise Damaged(f"{path}: the record was changed after it was written (its digest does not fit)")
         return record
 

@@ -127,7 +127,7 @@ def _add_pull(commands: _Commands) -> None:
         metavar="OWNER/NAME[@REVISION]",
         help="a repository; datasets/ before it for data; a branch, tag or commit after the @",
     )
-    pull.add_argument("--output", metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")
+    pull.add_argument("--output", type=path, metavar="DIR", help="new folder for it (default: pulled/OWNER--NAME-COMMIT)")
     pull.add_argument("--max-gib", metavar="GIB", help="refuse what is larger (default: 20)")
 
 

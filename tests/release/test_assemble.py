@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pyarrow.parquet as parquet
 import pytest
@@ -87,6 +88,42 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path, model):
     assert (tmp_path / "photos" / "cat.png").read_bytes() == b"cat"
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (".git/HEAD", ".git/ is not in groundup.json"),
+        (".gitattributes", ".gitattributes is not in groundup.json"),
+        ("notes/mine.txt", "notes/ is not in groundup"),
+        ("figures/mine.txt", "figures/mine.txt is not in groundup"),
+        ("README.md", "README.md was changed"),
+    ],
+)
+def test_a_clone_notes_and_edits_are_never_replaced(tmp_path, model, name, said):
+    folder = assemble(model, None, "me/toy", tmp_path / "out").folder
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(InputError, match=f"would lose that: {re.escape(said)}.* or give a new folder"):
+        assemble(model, None, "me/toy", folder)
+    assert (folder / name).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_link_in_the_folder_and_a_manifest_that_says_nothing_keep_it_too(tmp_path, model):
+    folder = assemble(model, None, "me/toy", tmp_path / "out").folder
+    (folder / "data").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="data is not in groundup"):
+        assemble(model, None, "me/toy", folder)
+    (folder / "groundup.json").write_text("[")
+    with pytest.raises(InputError, match="cannot be compared with what was assembled in it"):
+        assemble(model, None, "me/toy", folder)
+
+
+def test_what_a_publish_that_was_killed_at_its_probe_left_is_replaced(tmp_path, model):
+    folder = assemble(model, None, "me/toy", tmp_path / "out").folder
+    (folder / "probe.json").write_text("{}")
+    assert not (assemble(model, None, "me/toy", folder).folder / "probe.json").exists()
+
+
 def test_the_artifact_itself_is_never_written_into(tmp_path, model):
     with pytest.raises(InputError, match="lies inside the artifact"):
         assemble(model, None, "me/toy", model / "published")
@@ -128,6 +165,8 @@ def test_an_adapter_names_its_base_on_the_hub_or_is_refused(tmp_path, model):
     tuned = toy.finetuned(tmp_path, model, toy.corpus(tmp_path, "c0000002"))
     with pytest.raises(RecipeError, match=r"--base-repo is missing.*publish that first"):
         assemble(tuned, "adapter", "me/toy", tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"--base-repo me/base: goes with an adapter .* not with part 'model'"):
+        assemble(model, None, "me/toy", tmp_path / "out", base_repo="me/base")
     folder = assemble(tuned, "adapter", "me/toy", tmp_path / "out", base_repo="me/base@v1").folder
     config = json.loads((folder / "adapter_config.json").read_bytes())
     assert (config["base_model_name_or_path"], config["revision"], config["r"]) == ("me/base", "v1", 4)

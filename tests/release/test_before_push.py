@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pipeline.errors import RecipeError
 from stages.common.release.names import check_repo
 from stages.common.release.sending import check_before
 from stages.release.publish.__main__ import _parser
+from stages.release.publish.__main__ import main as publish_main
 from tests.hub.server import HubServer
 from tests.release import toy_store as toy
 
@@ -83,3 +85,31 @@ def test_a_folder_of_the_store_is_published_from_anywhere(hub: HubServer, tmp_pa
 @pytest.mark.parametrize("repo", ["me/toy", "me/my-model_1.0"])
 def test_a_good_name_passes(repo: str) -> None:
     check_repo(repo, "--repo")
+
+
+@pytest.mark.parametrize("program", ["publish", "space", "pull", "push"])
+def test_an_address_that_is_none_is_said_by_every_program(program: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    main = importlib.import_module(f"stages.release.{program}.__main__").main
+    monkeypatch.setenv("HF_ENDPOINT", "http://localhost:99999")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")  # so that it is as it was afterwards
+    model = toy.pretrained(tmp_path, toy.corpus(tmp_path))
+    words = {
+        "publish": [str(model.path), "--repo", "ada/toy"],
+        "space": [str(model.path), "--repo", "ada/toy", "--model-repo", "ada/toy"],
+        "pull": ["ada/toy"],
+        "push": [str(tmp_path), "--repo", "ada/toy"],
+    }
+    capsys.readouterr()
+    assert main(words[program]) == 2
+    assert capsys.readouterr().err.startswith("HF_ENDPOINT 'http://localhost:99999': no address of a Hub (Port out of range")
+
+
+def test_where_the_network_is_forbidden_a_dry_run_compares_with_nothing(monkeypatch, capsys) -> None:
+    seen = []
+    monkeypatch.setattr("stages.release.publish.__main__.Artifact.open", lambda folder: folder)
+    monkeypatch.setattr("stages.release.publish.__main__._publish", lambda _, options, __: seen.append(options.offline) or 0)
+    monkeypatch.setattr("stages.release.publish.__main__.check_before", lambda *_: 0)
+    for value, words in (("1", []), ("", []), ("ON", []), ("1", ["--push"])):
+        monkeypatch.setenv("HF_HUB_OFFLINE", value)
+        assert publish_main(["runs/x", "--repo", "ada/toy", *words]) == 0
+    assert seen == [True, False, True, False]  # with --push the refusal names the variable

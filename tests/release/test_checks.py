@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.cli.parser import parse
 from pipeline.errors import StoreError
+from stages.common.release.destination import alone
 from stages.common.release.private import findings, is_generated_text, without_paths
-from stages.release.publish.__main__ import _alone, _parser
+from stages.release.publish.__main__ import _parser
 from stages.release.publish.assemble import assemble
 from stages.release.publish.checks import problems
 from stages.release.space.__main__ import _parser as space_parser
@@ -171,12 +172,12 @@ def test_vocabularies_and_weights_are_not_ours_to_search():
 
 
 def test_two_publishers_never_work_on_one_folder(tmp_path):
-    with _alone(tmp_path / "out"):
-        with pytest.raises(StoreError, match="another publish works on it"), _alone(tmp_path / "out"):
+    with alone(tmp_path / "out"):
+        with pytest.raises(StoreError, match="another publish works on it"), alone(tmp_path / "out"):
             pass
-        with _alone(tmp_path / "other"):
+        with alone(tmp_path / "other"):
             pass
-    with _alone(tmp_path / "out"):
+    with alone(tmp_path / "out"):
         pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact import FileEntry
+from pipeline.cli.parser import parse
 from pipeline.durable import write_json
+from pipeline.errors import DataError
 from stages.common.release.contents import RemoteFile, choose_plain, choose_published, refusal
-from stages.common.release.fetch import inconsistencies
+from stages.common.release.fetch import hub_errors, inconsistencies
 from stages.common.release.layout import MANIFEST, Manifest, differences, provenance_name
-from stages.common.release.model_checks import base_problems, model_problems
+from stages.common.release.model_checks import _code_keys, base_problems, model_problems
 from stages.common.release.origin import provenance_problems
+from stages.release.pull.__main__ import main as pull_main
 from tests.hub.server import HubServer
 from tests.release.published import close, plain_model, published, put, record_of, rewrite, save_record
 
@@ -82,6 +86,30 @@ def test_a_repository_with_a_stranger_and_a_path_out_of_it_is_refused_before_a_w
     assert desk.hub.faults.count("safetensors") == 0
 
 
+def test_what_others_added_and_nobody_loads_is_left_out_and_what_would_be_loaded_is_refused(desk, tmp_path):
+    folder, _ = published(tmp_path / "made")
+    put(desk.hub, "ada/model", folder, extra={"cat.jpg": b"cat", "notes.txt": b"x", ".gitignore": b"x"})
+    done = desk.pull(tmp_path / "here", "ada/model", "--output", "mine")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "here" / "mine").iterdir()} == {path.name for path in folder.iterdir()}
+    for name in ("cat.jpg", "notes.txt", ".gitignore"):
+        assert f"left out  {name}: is not in groundup.json" in done.stdout
+    assert desk.pull(tmp_path / "here", "ada/model", "--output", "mine").returncode == 0
+    loaded = [
+        "adapter_config.json",
+        "extra.safetensors",
+        "a.safetensors.bak",
+        "tokenizer.model",
+        "chat_template.txt",
+        "vocab.txt",
+    ]
+    put(desk.hub, "ada/odd", folder, extra=dict.fromkeys([*loaded, "x.py", "more/x.bin", "more/data.parquet"], b"x"))
+    done = desk.pull(tmp_path / "here", "ada/odd")
+    assert done.returncode == 2
+    for name in (*loaded, "x.py", "more/x.bin", "more/data.parquet"):
+        assert f"'{name}' is not in groundup.json" in done.stderr
+
+
 @pytest.mark.slow  # the client tries again several times, with pauses
 def test_a_transfer_that_was_cut_goes_on_and_no_folder_appears_before_it_is_done(hub, tmp_path):
     folder = plain_model(tmp_path / "made")
@@ -141,6 +169,8 @@ def test_bytes_that_are_not_those_the_hub_lists_make_no_folder_and_are_fetched_a
         (["ada/plain@v9"], "no such revision"),
         (["../etc/passwd"], "write owner/name"),
         (["ada/plain", "--output", "/proc/nowhere"], "cannot be written"),
+        (["ada/plain", "--output", "/"], "--output / is the root of this machine"),
+        (["ada/plain", "--output", "."], "'.' is there and is not ada/plain"),
         (["ada/plain", "--max-gib", "1e-9"], "raise --max-gib"),
         (["ada/private"], "no such repository, or it is private"),
     ],
@@ -152,6 +182,60 @@ def test_what_cannot_be_had_is_said_in_one_sentence(desk, tmp_path, words, said)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_busy_hub_is_waited_for(desk, tmp_path):
+    put(desk.hub, "ada/plain", plain_model(tmp_path / "made"))
+    desk.hub.faults.add("GET /api/models/ada/plain/revision/main", status=429, retry_after=0)
+    done = desk.pull(tmp_path / "here", "ada/plain", "--output", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "status 429; trying again in" in done.stderr
+
+
+def test_no_signed_address_is_shown():
+    with pytest.raises(DataError) as caught, hub_errors("ada/x", "main"):
+        raise OSError("cut off: https://store.example/lfs/1?X-Amz-Signature=abc&b=1")
+    assert "https://store.example/lfs/1?..." in str(caught.value)
+    assert "abc" not in str(caught.value)
+
+
+def test_a_hostile_repository_is_refused_in_words(desk, tmp_path):
+    deep = b"[" * 5000
+    folder, record = published(tmp_path / "made")
+    put(desk.hub, "ada/manifest", folder, extra={MANIFEST: deep})
+    (folder / provenance_name(record)).write_bytes(deep)
+    put(desk.hub, "ada/record", close(folder, record))
+    for repo, said in (("ada/manifest", f"{MANIFEST} cannot be read"), ("ada/record", f"{provenance_name(record)} is no JSON")):
+        done = desk.pull(tmp_path / "here", repo)
+        assert (done.returncode in (1, 2), said in done.stderr) == (True, True), done.stderr
+    put(desk.hub, "ada/odd", plain_model(tmp_path / "plain", architectures=1))
+    done = desk.pull(tmp_path / "here", "ada/odd")
+    assert (done.returncode, "a plain Hub model" in done.stdout, "in a recipe" in done.stdout) == (0, True, False), done.stderr
+
+
+def test_code_is_found_however_deep_it_lies(tmp_path):
+    folder = plain_model(tmp_path / "made")
+    (folder / "deep.json").write_text("[" * 980 + '{"auto_map": {"a": "b"}}' + "]" * 980)
+    assert any("deep.json" in line for line in model_problems(folder, own=False))
+    found = value = {"auto_map": {"a": "b"}}
+    for _ in range(5000):
+        found = [found]
+    assert list(_code_keys(found)) == ["auto_map"]
+    while found is not value:  # taken apart level by level
+        [found] = found
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    monkeypatch.setattr("stages.release.pull.pulling.pull", full)
+    assert pull_main(["ada/plain", "--output", str(tmp_path / "x")]) == 1
+    assert "No space left on device: 'model.safetensors'; what came is kept" in capsys.readouterr().err
+
+
+def test_a_shell_leaves_the_home_folder_to_us():
+    assert parse(["pull", "ada/x", "--output=~/x"]).output == Path.home() / "x"
 
 
 def test_a_folder_that_holds_something_else_is_not_touched(desk, tmp_path):

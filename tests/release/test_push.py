@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.utils import filter_repo_objects
 
 from pipeline.errors import StoreError
+from stages.common.release.destination import alone
 from stages.common.release.layout import Manifest
+from stages.common.release.outcome import save_outcome
 from stages.common.release.probe import Probe
 from stages.release.push.__main__ import main
 from stages.release.push.record import add_entry
+from stages.release.push.verification import _base
 from tests.hub.client import Desk, client
 from tests.hub.publishing import command, push, sign, write_folder
 from tests.hub.repository import Entry
@@ -110,12 +115,60 @@ def test_a_folder_that_changed_since_it_was_assembled_is_not_sent(desk: Desk, tm
     assert desk.hub.faults.log == []
 
 
+@pytest.mark.parametrize(
+    ("problems", "later", "said"),
+    [
+        (["data: their licence is not stated"], False, "refused when it was checked"),
+        ([], True, "folder.checks.json is of another state of it"),
+    ],
+)
+def test_what_was_refused_or_not_checked_to_the_end_is_not_sent(desk: Desk, tmp_path: Path, problems, later, said) -> None:
+    folder = write_folder(tmp_path / "folder")
+    save_outcome(folder, "ada/one", problems, [])
+    if later:
+        write_folder(folder, note="anew")
+    done = desk.push(folder, "--push")
+    assert (done.returncode, desk.hub.faults.log) == (2, [])
+    for words in (said, "run `groundup publish` again", *problems):
+        assert words in done.stderr
+    assert desk.push(folder).returncode == 0  # to look is no harm
+
+
+def test_what_passed_its_checks_is_sent_and_a_broken_outcome_is_none(desk: Desk, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    save_outcome(folder, "ada/one", [], ["it loads"]).write_text("[" * 5000)
+    assert "not the outcome of checks" in desk.push(folder, "--push").stderr
+    save_outcome(folder, "ada/one", [], ["it loads"])
+    done = desk.push(folder, "--push")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_is_read_under_its_lock_and_none_is_put_beside_what_nobody_assembled(tmp_path: Path, monkeypatch) -> None:
+    folder, seen = write_folder(tmp_path / "folder"), []
+
+    def look(path: Path) -> None:
+        with pytest.raises(StoreError, match="another publish works on it"), alone(folder):
+            pass
+        seen.append(path)
+        raise StoreError("seen enough")
+
+    monkeypatch.setattr("stages.release.push.comparison.Folder.open", look)
+    monkeypatch.setenv("HF_TOKEN", "hf_ada")
+    assert main([str(folder), "--repo", "ada/one", "--push"]) == 1
+    assert seen == [folder]
+    assert main([str(tmp_path / "nowhere" / "x"), "--repo", "ada/one"]) == StoreError.exit_code
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_public_repository_needs_the_word(desk: Desk, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder")
     desk.hub.state.create("model", "ada/one", private=False)
-    done = desk.push(folder, "--push")
-    assert (done.returncode, done.stderr.startswith("--public is missing: ada/one is a public repository")) == (2, True)
+    for flags, what in (((), "this"), (("--create-pr",), "the files of a pull request")):
+        done = desk.push(folder, "--push", *flags)
+        assert (done.returncode, done.stderr.startswith("--public is missing: ada/one is a public repository")) == (2, True)
+        assert f"everybody will see {what}; say --public to agree" in done.stderr
     assert titles(desk.hub) == ["initial commit"]
+    assert not desk.hub.faults.count("POST|PUT|DELETE")  # no pull request either
 
 
 def test_a_tag_is_no_branch(desk: Desk, tmp_path: Path) -> None:
@@ -160,11 +213,11 @@ def test_a_branch_starts_from_main_and_main_stays(hub: HubServer, tmp_path: Path
 def test_a_pull_request_is_opened_once_and_filled(hub: HubServer, tmp_path: Path) -> None:
     hub.state.create("model", "eve/open", private=False)
     folder = write_folder(tmp_path / "folder")
-    done = push(hub, folder, "--push", "--create-pr", repo="eve/open")
+    done = push(hub, folder, "--push", "--public", "--create-pr", repo="eve/open")
     assert done.returncode == 0, done.stderr
     assert "offered as a pull request, not merged yet" in done.stdout
     assert f"{hub.url}/eve/open/discussions/1" in done.stdout
-    again = push(hub, folder, "--push", "--create-pr", repo="eve/open")
+    again = push(hub, folder, "--push", "--public", "--create-pr", repo="eve/open")
     assert "pull request 1 of yours has that title" in again.stdout
     [pull] = repository(hub, "eve/open").pulls.values()
     assert (pull.status, "groundup.json" in repository(hub, "eve/open").head(pull.ref).tree) == ("open", True)
@@ -306,6 +359,70 @@ def test_a_language_model_and_an_adapter_go_there_and_give_their_bits_per_byte(h
         assert done.returncode == 0, done.stdout + done.stderr
         assert "loaded in a clean process: bits_per_byte" in done.stdout
     assert "the adapter needs ada/model: downloading it" in done.stdout
+
+
+def test_the_same_command_again_is_no_fault_though_somebody_added_a_note(desk: Desk, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    assert desk.push(folder, "--push", "--tag", "v1").returncode == 0
+    made = repository(desk.hub)
+    tagged = made.tags["v1"]
+    made.commit("main", dict(made.head().tree) | {"notes.txt": Entry(4, b"mine")}, "a note", "ada")
+    done = desk.push(folder, "--push", "--tag", "v1")
+    assert done.returncode == 0, done.stderr
+    assert "tag v1 stands, at a commit that holds all of this" in done.stdout
+    assert (titles(desk.hub)[0], made.tags) == ("a note", {"v1": tagged})
+    done = desk.push(write_folder(folder, note="new"), "--push", "--tag", "v1")
+    assert (done.returncode, "--tag v1: names commit" in done.stderr, titles(desk.hub)[0]) == (2, True, "a note")
+
+
+def test_what_is_kept_and_would_be_loaded_is_warned_of(desk: Desk, tmp_path: Path) -> None:
+    made = desk.hub.state.create("model", "ada/one")
+    made.commit(
+        "main", dict(made.head().tree) | {"adapter_config.json": Entry(2, b"{}"), "cat.jpg": Entry(3, b"cat")}, "x", "ada"
+    )
+    done = desk.push(write_folder(tmp_path / "folder"))
+    assert "kept     cat.jpg" in done.stdout
+    assert "warning: adapter_config.json stay there and may be loaded" in done.stdout
+    assert f"remove them at {desk.hub.url}/ada/one/tree/main" in done.stdout
+
+
+def adapter_folder(folder: Path, **config: str) -> Path:
+    """An assembled adapter, as far as it is read before it is sent."""
+    folder = write_folder(folder)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "ada/base"} | config))
+    Manifest.load(sign(folder)).model_copy(update={"part": "adapter", "produces": "causal_lm"}).save(folder)
+    return folder
+
+
+def test_an_adapter_whose_base_is_not_there_is_not_sent(desk: Desk, tmp_path: Path) -> None:
+    for revision, said in (("v1", "ada/base: not found"), ("v2", "ada/base: no such revision"), ("main", "holds no safetensors")):
+        done = desk.push(adapter_folder(tmp_path / revision, revision=revision), "--push")
+        assert done.returncode == 1
+        assert f"the base of the adapter, ada/base@{revision}" in done.stderr
+        assert said in done.stderr
+        assert "Nothing was sent: publish the base first, or name the right one with --base-repo" in done.stderr
+        assert ("model", "ada/one") not in desk.hub.state.repositories
+        desk.hub.state.repositories.get(("model", "ada/base")) or desk.hub.state.create("model", "ada/base")
+
+
+def test_of_a_base_only_what_is_loaded_is_fetched(monkeypatch, tmp_path: Path) -> None:
+    asked = {}
+
+    class Connection:
+        api = HfApi()
+
+        def about(self, repo: str) -> Connection:
+            asked["about"] = repo
+            return self
+
+        def once(self, call, name: str, **keys):
+            asked.update(keys, name=name)
+            return tmp_path
+
+    assert _base(Connection(), adapter_folder(tmp_path / "adapter", revision="v1")) == tmp_path
+    assert (asked["about"], asked["name"], asked["revision"]) == ("ada/base", "ada/base", "v1")
+    names = ["model.safetensors", "config.json", "merges.txt", "pytorch_model.bin", "tf_model.h5", "onnx/model.onnx"]
+    assert list(filter_repo_objects(names, allow_patterns=asked["allow_patterns"])) == names[:3]
 
 
 @pytest.mark.slow

@@ -11,9 +11,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
-from stages.release.push.output import Redacting
+from stages.common.release.output import Redacting
+from stages.common.release.patience import asked_wait
 from tests.hub.client import Desk
 from tests.hub.publishing import command, push, sign, write_folder
 from tests.hub.repository import Entry, Repository
@@ -55,6 +58,12 @@ REFUSED = {
     "404 at the commit": Case(
         "ada/one: not found, or private and closed to ada", faults={COMMIT: {"status": 404, "code": "RepoNotFound"}}
     ),
+    "no room (403)": Case(
+        "the storage quota is used up. Remove old files or repositories of ada, or get more room at",
+        faults={COMMIT: {"status": 403, "message": "Private repository storage limit reached, please upgrade your plan"}},
+    ),
+    "no room (413)": Case("no room left for this (status 413)", faults={COMMIT: {"status": 413}}),
+    "no room (507)": Case("no room left for this (status 507)", faults={COMMIT: {"status": 507}}),
     "wait for an hour": Case("too many requests; wait 3600 s. Nothing is lost", faults={"whoami": LATER}),
     "bad card": Case("ada/one: refused (Invalid metadata in README.md. - bad line"),
     "an echo of the token": Case("(*** is wrong)", faults={"whoami": {"status": 403, "message": "hf_ada is wrong"}}),
@@ -128,6 +137,15 @@ def test_retry_after_is_honoured(desk: Desk, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "status 429; trying again in 1." in done.stdout
     assert time.monotonic() - started > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), ("Sun, 06 Nov 1994 08:49:37 -0000", 0.0), ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0), ("\u00b2", None), ("", None)],
+)
+def test_every_way_to_ask_for_a_wait_is_read(value: str, seconds: float | None) -> None:
+    answer = httpx2.Response(429, headers={"Retry-After": value.encode()}, request=httpx2.Request("GET", "http://x"))
+    assert asked_wait(HfHubHTTPError("busy", response=answer)) == seconds
 
 
 def test_output_shows_neither_secrets_nor_signatures() -> None:
@@ -228,7 +246,7 @@ def test_killed_at_any_point_it_goes_on_and_does_nothing_twice(name: str, hub: H
 def test_a_pull_request_whose_answer_was_lost_is_found_again(hub: HubServer, tmp_path: Path) -> None:
     hub.state.create("model", "eve/open", private=False)
     hub.faults.add("POST .*/discussions$", drop="after")
-    done = push(hub, write_folder(tmp_path / "folder"), "--push", "--create-pr", repo="eve/open")
+    done = push(hub, write_folder(tmp_path / "folder"), "--push", "--public", "--create-pr", repo="eve/open")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(hub.state.repositories["model", "eve/open"].pulls) == 1
 

@@ -23,13 +23,14 @@ from pipeline.artifact import Artifact, manifest
 from pipeline.cli.parser import parse
 from pipeline.errors import InputError, RecipeError, StageError
 from stages.common.generation import generate_texts
+from stages.common.release.destination import alone
 from stages.common.release.layout import Manifest, differences
 from stages.release.space.__main__ import main as space_main
 from stages.release.space.assembly import GRADIO, assemble, requirements
 from stages.release.space.browser import CHROMIUM, Browser
 from stages.release.space.checks import problems
 from stages.release.space.kinds import app_for
-from stages.release.space.trial import try_out
+from stages.release.space.trial import Trial, try_out
 from stages.release.space.vendoring import imported, vendor
 from tests.hub.server import HubServer
 from tests.release.published import plain_model, published, put, record_of
@@ -186,12 +187,84 @@ def test_a_space_that_tells_too_much_is_refused_and_not_started(tmp_path, capsys
     assert "tried" not in out
 
 
+def test_a_space_has_a_folder_of_its_own_under_the_lock_of_a_publisher(tmp_path, capsys):
+    """A model and its Space may have the same name on the Hub."""
+    artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001", prompts=["from /home/ada/poem.txt"])
+    shelf = tmp_path / "store" / "published"
+    model, _ = published(shelf / "ada--one")
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    words = [str(artifact.path), "--repo", "ada/one", "--model-repo", f"ada/model@{COMMIT}", "--offline"]
+    assert space_main(words) == 1  # refused: it names a path
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+    assert "settings.json, line" in json.loads((shelf / "spaces--ada--one.checks.json").read_bytes())["problems"][0]
+    with alone(shelf / "spaces--ada--one"):
+        assert space_main(words) == 1
+    assert "another publish works on it" in capsys.readouterr().err
+
+
+def test_a_space_is_recorded_beside_its_artifact(tmp_path, monkeypatch):
+    artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")
+    sent = []
+    monkeypatch.setattr("stages.release.space.__main__.check_before", lambda *_: 0)
+    monkeypatch.setattr("stages.release.space.__main__.send", lambda folder, options, of, _: sent.append((folder.name, of)) or 0)
+    monkeypatch.setattr("stages.release.space.trial.try_out", lambda *_: Trial("it writes", ""))
+    words = [str(artifact.path), "--repo", "ada/one", "--model-repo", f"ada/model@{COMMIT}", "--offline", "--push"]
+    assert space_main(words) == 0
+    [(name, of)] = sent
+    assert (name, of.path) == ("spaces--ada--one", artifact.path)
+    outcome = tmp_path / "store" / "published" / "spaces--ada--one.checks.json"
+    assert json.loads(outcome.read_bytes())["evidence"] == ["it writes"]
+    monkeypatch.setattr("stages.release.space.trial.try_out", lambda *_: Trial("", "no gradio"))
+    assert space_main(words) == RecipeError.exit_code  # and whoever sends it by hand is refused as well
+    assert json.loads(outcome.read_bytes())["problems"] == ["it was not checked and tried to the end"]
+
+
+def test_the_licence_is_that_of_the_published_model_and_offline_without_its_card_that_of_the_stage(tmp_path, monkeypatch):
+    artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")  # says cc-by-4.0
+    words = [str(artifact.path), "--repo", "ada/one", "--model-repo", f"ada/model@{COMMIT}"]
+    readme = tmp_path / "README.md"
+    readme.write_text("---\nlicense: other\nlicense_name: house-rules\nlanguage: en\n---\n# a model\n")
+    asked = []
+    monkeypatch.setattr("stages.release.space.__main__._check_model", lambda *_, **__: None)
+    monkeypatch.setattr("stages.common.release.fetch.resolve_commit", lambda *_, **__: COMMIT)
+    monkeypatch.setattr("stages.release.space.trial.try_out", lambda *_: Trial("it writes", ""))
+    monkeypatch.setattr(
+        "stages.common.release.fetch.hf_hub_download",
+        lambda repo, name, *, revision, local_files_only: asked.append((repo, name, revision)) or readme,
+    )
+    assert space_main(words) == 0
+    card = tmp_path / "store" / "published" / "spaces--ada--one" / "README.md"
+    stated = metadata_load(card)
+    assert (stated["license"], stated["license_name"], asked) == ("other", "house-rules", [("ada/model", "README.md", COMMIT)])
+    monkeypatch.undo()
+    monkeypatch.setattr("stages.release.space.trial.try_out", lambda *_: Trial("it writes", ""))
+    assert space_main([*words, "--offline"]) == 0
+    assert metadata_load(card)["license"] == "cc-by-4.0"
+
+
+def test_a_disk_that_cannot_be_written_is_named(tmp_path, capsys):
+    artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")
+    (tmp_path / "store" / "published").write_text("a file")
+    assert space_main([str(artifact.path), "--repo", "ada/one", "--model-repo", f"ada/model@{COMMIT}", "--offline"]) == 1
+    assert "published: File exists; nothing left this machine" in capsys.readouterr().err
+
+
 def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="holds files that Groundup did not put there"):
         space_of(text_artifact(tmp_path / "store" / "b0000001"), tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_folder_that_holds_more_than_the_space_is_never_replaced(tmp_path):
+    artifact = text_artifact(tmp_path / "store" / "b0000001")
+    folder = space_of(artifact, tmp_path / "space")
+    assert space_of(artifact, folder) == folder
+    (folder / ".git").mkdir()
+    with pytest.raises(InputError, match=r"would lose that: \.git/ is not in groundup\.json"):
+        space_of(artifact, folder)
+    assert (folder / ".git").is_dir()
 
 
 def test_an_adapter_alone_and_what_is_no_model_get_no_space(tmp_path):
@@ -435,10 +508,12 @@ def test_a_space_is_tried_pushed_and_comes_back_as_it_was_sent(hub, python, tmp_
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^tried +'A.*; in Chromium a prompt was answered$", done.stdout, re.MULTILINE)
     held = hub.state.repositories["space", "ada/my-space"].head().tree
-    local = tmp_path / "store" / "published" / "ada--my-space"
+    local = tmp_path / "store" / "published" / "spaces--ada--my-space"
     sent = {path.relative_to(local).as_posix(): path.read_bytes() for path in local.rglob("*") if path.is_file()}
     assert {name: entry.content for name, entry in held.items() if name != ".gitattributes"} == sent
     assert json.loads(sent["settings.json"])["revision"] == commit
+    [entry] = json.loads((artifact.path.parent / "b0000001.published.json").read_bytes())["published"]
+    assert (entry["repo"], entry["repo_type"], entry["part"]) == ("ada/my-space", "space", "space")
 
 
 def test_without_gradio_the_trial_says_so_and_what_to_do(tmp_path):

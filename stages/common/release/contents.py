@@ -24,6 +24,9 @@ MAX_FILES = 10_000
 MAX_TEXT_BYTES = 64 * 2**20
 """Most bytes of a JSON file that is read whole: records, configs, the manifest."""
 LARGE_SUFFIXES = frozenset({".safetensors", ".parquet", ".arrow", ".jsonl", ".csv", ".txt", ".model", ".png", ".svg"})
+_LOADED_SUFFIXES = PICKLE_SUFFIXES | CODE_SUFFIXES | {".json", ".model", ".jinja", ".parquet", ".arrow", ".jsonl", ".csv"}
+_TOKENIZER_TEXTS = frozenset({"vocab.txt", "merges.txt"})
+_NOT_PLAIN = "is no plain"
 _MAX_NAME = 200
 
 
@@ -55,7 +58,7 @@ def refusal(name: str) -> str | None:
     path = PurePosixPath(name)
     plain = all(unicodedata.category(character)[0] != "C" for character in name)
     if not is_inside(name) or not plain or len(name) > _MAX_NAME:
-        return "is no plain relative path inside the repository"
+        return f"{_NOT_PLAIN} relative path inside the repository"
     if any(part.startswith(".") for part in path.parts):
         return "is a hidden file or lies in a hidden folder"
     suffix = path.suffix.lower()
@@ -68,8 +71,21 @@ def refusal(name: str) -> str | None:
     return None
 
 
+def is_loaded(name: str) -> bool:
+    """Say whether a library that loads the repository may read a file of this name: weights, configs, tokenizers, data, code."""
+    path = PurePosixPath(name.lower())
+    by_name = ".safetensors" in path.name or path.name in _TOKENIZER_TEXTS or path.name.startswith(("tokenizer", "chat_template"))
+    return by_name or path.suffix in _LOADED_SUFFIXES
+
+
+def _is_harmless(name: str) -> bool:
+    return not is_loaded(name) and not (refusal(name) or "").startswith(_NOT_PLAIN)
+
+
 def choose_published(files: Mapping[str, RemoteFile], manifest: Manifest, *, max_bytes: int) -> Choice:
-    """Choose from a repository that Groundup published: all that its manifest names, and nothing else may be there.
+    """Choose from a repository that Groundup published: all that its manifest names; of the rest nothing that would be loaded.
+
+    What others added and nobody loads (a picture, notes) may be there and stays there.
 
     Args:
         files: what the Hub lists.
@@ -87,9 +103,11 @@ def choose_published(files: Mapping[str, RemoteFile], manifest: Manifest, *, max
         elif listed.sha256 not in (None, entry.sha256):
             problems.append(f"{name} has another sha256 on the Hub than in {MANIFEST}")
     strangers = sorted(set(files) - set(names) - {MANIFEST, GIT_ATTRIBUTES})
+    left_out = {name: f"is not in {MANIFEST}, so nobody vouches for it" for name in strangers if _is_harmless(name)}
+    strangers = [name for name in strangers if name not in left_out]
     problems += [f"{name!r} is not in {MANIFEST}" + (f" and {why}" if (why := refusal(name)) else "") for name in strangers]
     problems += _too_large({name: files[name] for name in names if name in files}, max_bytes)
-    return Choice((*names, MANIFEST), {}, tuple(problems))
+    return Choice((*names, MANIFEST), left_out, tuple(problems))
 
 
 def choose_plain(files: Mapping[str, RemoteFile], *, max_bytes: int) -> Choice:
@@ -98,7 +116,7 @@ def choose_plain(files: Mapping[str, RemoteFile], *, max_bytes: int) -> Choice:
     wanted = tuple(name for name, reason in reasons.items() if reason is None)
     left_out = {name: reason for name, reason in reasons.items() if reason is not None and name != GIT_ATTRIBUTES}
     problems = _too_large({name: files[name] for name in wanted}, max_bytes)
-    problems += [f"{name!r} {reason}" for name, reason in left_out.items() if reason.startswith("is no plain")]
+    problems += [f"{name!r} {reason}" for name, reason in left_out.items() if reason.startswith(_NOT_PLAIN)]
     if not any(name.endswith(".safetensors") for name in wanted):
         pickles = [name for name, reason in left_out.items() if "pickle" in reason]
         why = f"its weights are in {_some(pickles)}, which may be pickles" if pickles else "nothing else is read as weights"

@@ -7,12 +7,14 @@ that was cut goes on where it stopped, in both.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from httpx2 import ConnectError
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is of the HTTP library below
     GatedRepoError,
@@ -26,13 +28,17 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.repocard import metadata_load
+from yaml import YAMLError
 
 from pipeline.contract import sha256_file, write_bytes
 from pipeline.errors import DataError
 from stages.common.release.contents import MAX_TEXT_BYTES, Choice, RemoteFile, choose_plain, choose_published
-from stages.common.release.layout import MANIFEST, Manifest, RepoType, differences
+from stages.common.release.layout import CARD, MANIFEST, Manifest, RepoType, differences
 from stages.common.release.model_checks import model_problems
 from stages.common.release.origin import provenance_problems
+from stages.common.release.output import without_signatures
+from stages.common.release.patience import is_passing, persist
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 
@@ -65,7 +71,10 @@ def resolve_commit(repo: str, revision: str, *, offline: bool = False, repo_type
     with hub_errors(repo, revision):
         if offline:
             return HfApi().resolve_revision(repo, revision=revision, local_files_only=True).resolved
-        return str(HfApi().repo_info(repo, revision=revision, repo_type=repo_type).sha)
+        found = persist(
+            lambda: HfApi().repo_info(repo, revision=revision, repo_type=repo_type), passing=_is_worth_waiting_for, tell=_tell
+        )
+        return str(found.sha)
 
 
 def listing(repo: str, commit: str, *, repo_type: RepoType = "model") -> dict[str, RemoteFile]:
@@ -82,6 +91,28 @@ def published_artifact(repo: str, commit: str) -> str | None:
         return None
     with hub_errors(repo, commit):
         return Manifest.load(Path(hf_hub_download(repo, MANIFEST, revision=commit)).parent).artifact
+
+
+def published_license(repo: str, commit: str, *, offline: bool = False) -> dict[str, Any]:
+    """Return `license` and `license_name` as the card of the repository states them at `commit`, those that it states.
+
+    Offline the card may not be in the local cache; then nothing is known.
+
+    Raises:
+        DataError: the Hub does not say, or the card's head cannot be read.
+    """
+    try:
+        with hub_errors(repo, commit):
+            path = Path(hf_hub_download(repo, CARD, revision=commit, local_files_only=offline))
+    except DataError:
+        if offline:
+            return {}
+        raise
+    try:
+        stated = metadata_load(path) or {}
+    except (ValueError, YAMLError) as error:
+        raise DataError(f"hub:{repo}@{commit[:8]}: the head of {CARD} cannot be read ({_line(error)})") from None
+    return {key: stated[key] for key in ("license", "license_name") if stated.get(key)}
 
 
 def fetch(
@@ -211,6 +242,16 @@ def hub_errors(repo: str, revision: str) -> Iterator[None]:
         raise DataError(f"{where} cannot be fetched ({_line(error)}); what came is kept, run again to go on") from None
 
 
+def _is_worth_waiting_for(error: BaseException) -> bool:
+    """Who cannot reach the Hub at all wants to know at once."""
+    return is_passing(error) and not isinstance(error, ConnectError)
+
+
+def _tell(line: str) -> None:
+    """Say of a wait where it disturbs no answer: a plan may be printed as JSON."""
+    sys.stderr.write(f"{line}\n")
+
+
 def choose(files: Mapping[str, RemoteFile], manifest: Manifest | None, max_bytes: int) -> Choice:
     """Choose what of a repository is fetched; see `contents`."""
     if manifest is None:
@@ -223,4 +264,4 @@ def _literal(name: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return without_signatures(next(iter(str(error).splitlines()), "")) or type(error).__name__

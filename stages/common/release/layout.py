@@ -91,7 +91,7 @@ class Manifest(BaseModel):
             found = cls.model_validate(json.loads(path.read_bytes()))
         except FileNotFoundError:
             raise Damaged(f"{path}: no {MANIFEST}; this folder was not assembled by Groundup") from None
-        except (OSError, ValueError, ValidationError) as error:
+        except (OSError, ValueError, RecursionError, ValidationError) as error:
             raise Damaged(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
         if outside := [name for name in found.files if not is_inside(name)]:
             raise Damaged(f"{path}: {outside[0]!r} is no relative path inside the repository")

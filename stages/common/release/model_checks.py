@@ -65,18 +65,20 @@ def adapter_base(folder: Path) -> str:
     try:
         values = json.loads((folder / ADAPTER_CONFIG).read_bytes())
         return str(values.get("base_model_name_or_path") or "an unnamed base")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, RecursionError, AttributeError):
         return "an unnamed base"
 
 
 def _code_keys(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from (key for key in _CODE_KEYS if value.get(key))
-        for child in value.values():
-            yield from _code_keys(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _code_keys(child)
+    """Yield what asks for code, however deep it lies (a hostile file may be deeper than Python's stack)."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            yield from (key for key in _CODE_KEYS if one.get(key))
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one
 
 
 def _pipeline_problems(index: dict[str, Any], *, own: bool) -> list[str]:

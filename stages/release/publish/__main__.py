@@ -6,18 +6,15 @@ Without --push nothing leaves this machine.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from pipeline.artifact import Artifact
-from pipeline.errors import GroundupError, StoreError
+from pipeline.errors import GroundupError
+from stages.common.release.endpoint import endpoint, is_offline
 from stages.common.release.sending import check_before, send
 
 if TYPE_CHECKING:
@@ -30,9 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
     environment = dict(os.environ)
+    options.offline |= is_offline(environment) and not options.push
     os.environ["HF_HUB_OFFLINE"] = "1"  # read at import; none of ours asks the Hub for anything
     try:
         artifact = Artifact.open(options.folder.resolve())
+        endpoint(environment)
         _check_names(options)
         if code := check_before(options, artifact, environment):
             return code
@@ -61,6 +60,7 @@ def _publish(artifact: Artifact, options: argparse.Namespace, environment: dict[
     from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging
 
+    from stages.common.release.destination import alone
     from stages.release.publish.assemble import assemble, check_destination
 
     logging.disable_progress_bar()
@@ -68,7 +68,7 @@ def _publish(artifact: Artifact, options: argparse.Namespace, environment: dict[
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     destination = _destination(options, artifact)
     check_destination(destination, artifact)  # before the lock is put beside it
-    with _alone(destination):
+    with alone(destination):
         assembled = assemble(
             artifact,
             options.part,
@@ -87,31 +87,13 @@ def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
     return folder.absolute()
 
 
-@contextmanager
-def _alone(destination: Path) -> Iterator[None]:
-    """Keep a second publisher away from the folder until it is checked; the upload then takes the same lock.
-
-    Raises:
-        StoreError: there is one.
-    """
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(destination.with_name(f".{destination.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{destination}: another publish works on it; wait for it, or give another --output") from None
-        yield
-    finally:
-        os.close(lock)
-
-
 def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     """Show what was assembled and what the checks found; say whether it may leave."""
+    from stages.common.release.outcome import save_outcome
     from stages.release.publish.checks import problems
     from stages.release.publish.clean_load import Evidence, prove
     from stages.release.publish.probe_rows import with_probe
-    from stages.release.publish.shown import save_outcome, show_folder, show_outcome
+    from stages.release.publish.shown import show_folder, show_outcome
 
     wrong = problems(assembled)
     # Nothing that may be a program is loaded.
@@ -121,7 +103,7 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
         assembled = with_probe(assembled, evidence.probe)
     show_folder(assembled, sys.stdout, whole_card=options.show_card)
     show_outcome(wrong, evidence, sys.stdout)
-    noted = save_outcome(assembled, wrong, evidence)
+    noted = save_outcome(assembled.folder, assembled.repo, wrong, evidence.shown)
     sys.stdout.write(f"\nfolder   {assembled.folder}\nchecks   {noted}\n")
     if wrong:
         left = "" if evidence.shown or evidence.problems else "; it is loaded in a clean process once they are gone"
@@ -132,7 +114,7 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
 def _hand_on(assembled: Assembled, options: argparse.Namespace, environment: dict[str, str]) -> int:
     """Start the upload, or without --push its comparison with what the repository holds now."""
     if not options.push and (options.offline or not _reachable()):
-        why = "--offline" if options.offline else "the Hub cannot be reached"
+        why = "the network was forbidden" if options.offline else "the Hub cannot be reached"
         left_out = f"the comparison with {assembled.repo} was left out ({why})"
         sys.stdout.write(f"dry run  nothing left this machine; {left_out}; upload with --push\n")
         return 0
@@ -143,10 +125,8 @@ def _reachable() -> bool:
     """Ask whether anything answers where the Hub should be; behind a proxy only a real request could tell."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
         return True
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
     try:
-        with socket.create_connection((endpoint.hostname or "", port), REACH_SECONDS):
+        with socket.create_connection(endpoint(os.environ), REACH_SECONDS):
             return True
     except OSError:
         return False

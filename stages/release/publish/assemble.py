@@ -7,7 +7,6 @@ time, host or user of the publishing enters.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import RECORD, Artifact, differences
-from pipeline.contract import fsync_directory, fsync_tree
 from pipeline.errors import Damaged, InputError, RecipeError
 from stages.common.release import layout
+from stages.common.release.destination import check_replaceable, put_in_place
 from stages.common.release.layout import Manifest
 from stages.common.release.names import check_repo
 from stages.common.release.private import without_paths
@@ -111,7 +110,7 @@ def assemble(
         files=layout.published_files(partial),
     )
     manifest.save(partial)
-    _put_in_place(partial, destination)
+    put_in_place(partial, destination)
     return Assembled(
         folder=destination,
         repo=repo,
@@ -125,13 +124,10 @@ def assemble(
 
 
 def check_destination(destination: Path, artifact: Artifact) -> None:
-    """Refuse to write over what is not ours; raises InputError."""
+    """Refuse to write over what is not ours, or was changed since it was assembled; raises InputError."""
     if destination.resolve().is_relative_to(artifact.path.resolve()):
         raise InputError(f"--output {destination} lies inside the artifact, which must stay as it is; give another folder")
-    if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
-        raise InputError(f"--output {destination} is no folder; give a new one")
-    if destination.is_dir() and any(destination.iterdir()) and not (destination / layout.MANIFEST).is_file():
-        raise InputError(f"--output {destination} holds files that Groundup did not put there; give a new folder")
+    check_replaceable(destination)
 
 
 def _base(artifact: Artifact, selection: Selection, given: str | None) -> tuple[str | None, str | None]:
@@ -139,6 +135,8 @@ def _base(artifact: Artifact, selection: Selection, given: str | None) -> tuple[
     if given is not None:
         repo, _, revision = given.partition("@")
         check_repo(repo, "--base-repo")
+        if (part := selection.kind.part) not in ("adapter", "merged"):
+            raise RecipeError(f"--base-repo {given}: goes with an adapter or merged model, not with part '{part}'; leave it out")
         if "@" in given and not _REVISION.fullmatch(revision):
             raise RecipeError(f"--base-repo {given}: after @ stands a commit, tag or branch")
         return repo, revision or None
@@ -224,15 +222,3 @@ def _file_name(name: str) -> str:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def _put_in_place(partial: Path, destination: Path) -> None:
-    """Rename; what was assembled before is set aside first, so that no mixture ever stands under the name."""
-    fsync_tree(partial)
-    aside = destination.with_name(f".{destination.name}.replaced")
-    shutil.rmtree(aside, ignore_errors=True)
-    if destination.exists():
-        os.rename(destination, aside)
-    os.rename(partial, destination)
-    fsync_directory(destination.parent)
-    shutil.rmtree(aside, ignore_errors=True)

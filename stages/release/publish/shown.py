@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TextIO
 
 from huggingface_hub import DatasetCard, ModelCard
 
-from pipeline.contract import sha256_file, write_json
 from stages.common.release.layout import CARD, MANIFEST
 from stages.release.publish.assemble import Assembled
 from stages.release.publish.clean_load import Evidence
@@ -51,19 +49,6 @@ def show_outcome(problems: Sequence[str], evidence: Evidence, output: TextIO) ->
         output.write("  ok       complete, licensed, within the Hub's limits; no program, secret, mail address or path in it\n")
     for sentence in problems:
         output.write(f"  refused  {sentence}\n")
-
-
-def save_outcome(assembled: Assembled, problems: Sequence[str], evidence: Evidence) -> Path:
-    """Write the outcome beside the folder, bound to its manifest, and return the path."""
-    path = assembled.folder.with_name(f"{assembled.folder.name}.checks.json")
-    values = {
-        "repo": assembled.repo,
-        "manifest_sha256": sha256_file(assembled.folder / MANIFEST),
-        "problems": list(problems),
-        "evidence": list(evidence.shown),
-    }
-    write_json(path, values)
-    return path
 
 
 def _size(number: int) -> str:

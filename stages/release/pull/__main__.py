@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import GroundupError
+from stages.common.release.endpoint import endpoint
+from stages.common.release.output import Redacting, redacted_output
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,19 +22,33 @@ def main(arguments: list[str] | None = None) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    with redacted_output() as output:
+        try:
+            endpoint(os.environ)
+            words = _pull(options, output)
+        except GroundupError as error:
+            sys.stderr.write(f"{error}\n")
+            return error.exit_code
+        except OSError as error:  # of this machine: no space, no right to write; those of the Hub have become DataErrors
+            sys.stderr.write(f"{error}; what came is kept: put that right and run the same command again\n")
+            return 1
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped; what came is kept, the same command goes on from it\n")
+            return 130
+        sys.stdout.write(words)
+    return 0
+
+
+def _pull(options: argparse.Namespace, output: Redacting) -> str:
+    """Fetch and check it; return what to say."""
+    from huggingface_hub import get_token
+
     from stages.release.pull.pulling import pull
     from stages.release.pull.words import describe
 
-    try:
-        fetched = pull(options.repo, output=options.output, max_bytes=int(options.max_gib * 2**30))
-    except GroundupError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; what came is kept, the same command goes on from it\n")
-        return 130
-    sys.stdout.write(describe(fetched))
-    return 0
+    if (token := get_token()) is not None:
+        output.hide(token)
+    return describe(pull(options.repo, output=options.output, max_bytes=int(options.max_gib * 2**30)))
 
 
 def _parser() -> argparse.ArgumentParser:

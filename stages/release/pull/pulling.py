@@ -34,16 +34,19 @@ def pull(text: str, *, output: Path | None, max_bytes: int) -> Fetched:
         RecipeError: the name is malformed, or the folder is taken by something else.
         DataError: the Hub, or what it holds, is not as it should be; then no folder appears.
     """
+    if output is not None and not os.path.abspath(output).strip(os.sep):
+        raise RecipeError(f"--output {output} is the root of this machine; name a new folder")
     match = _REPO.fullmatch(text)
     if match is None:
         raise RecipeError(f"'{text}' is no repository; write owner/name or owner/name@revision")
     repo = match["repo"]
     repo_type: RepoType = "dataset" if match["data"] else "model"
     commit = resolve_commit(repo, match["revision"] or "main", repo_type=repo_type)
-    target = output or Path(DEFAULT_FOLDER, f"{repo.replace('/', '--')}-{commit[:8]}")
+    shown = output or Path(DEFAULT_FOLDER, f"{repo.replace('/', '--')}-{commit[:8]}")
+    target = Path(os.path.abspath(shown))
     with _alone(target, commit) as partial:
         if target.exists() or target.is_symlink():
-            return _existing(target, repo, commit, max_bytes, repo_type)
+            return _existing(shown, repo, commit, max_bytes, repo_type)
         try:
             fetched = fetch(repo, commit, folder=partial, max_bytes=max_bytes, repo_type=repo_type)
         except DataError:
@@ -53,7 +56,7 @@ def pull(text: str, *, output: Path | None, max_bytes: int) -> Fetched:
         fsync_tree(partial)
         os.rename(partial, target)
         fsync_directory(target.parent)
-    return replace(fetched, folder=target)
+    return replace(fetched, folder=shown)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def describe(fetched: Fetched) -> str:
     kind = "datasets/" if _is_data(fetched) else ""
     lines = [f"{fetched.folder}", f"  from      hub:{kind}{fetched.repo}@{fetched.commit}"]
     if fetched.manifest is not None:
-        lines += _published(fetched.folder, fetched.manifest)
+        lines += [*_published(fetched.folder, fetched.manifest), *_left_out(fetched)]
     else:
         lines += _plain(fetched)
     lines.append("  executed  nothing that came was run" + ("; its recipe is a text" if _has(fetched, RECIPE) else ""))
@@ -43,9 +43,13 @@ def _published(folder: Path, manifest: Manifest) -> list[str]:
 
 def _plain(fetched: Fetched) -> list[str]:
     lines = ["  is        a plain Hub model: Groundup did not publish it, so nothing says how it was made"]
-    lines += [printable(f"  left out  {name}: {reason}") for name, reason in fetched.left_out.items()]
+    lines += _left_out(fetched)
     lines.append("  checked   types of files, weights, config and tokenizer; it asks for no code of its own. The commit pins it")
     return lines
+
+
+def _left_out(fetched: Fetched) -> list[str]:
+    return [printable(f"  left out  {name}: {reason}") for name, reason in fetched.left_out.items()]
 
 
 def _next(fetched: Fetched) -> list[str]:
@@ -67,7 +71,8 @@ def _next(fetched: Fetched) -> list[str]:
 def _is_causal_lm(folder: Path) -> bool:
     values: Any = json.loads((folder / CONFIG).read_bytes())
     architectures = values.get("architectures") if isinstance(values, dict) else None
-    return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures or [])
+    names = architectures if isinstance(architectures, list) else []
+    return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
 
 
 def _is_data(fetched: Fetched) -> bool:

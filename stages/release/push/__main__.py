@@ -7,6 +7,7 @@ The token comes from HF_TOKEN or from `hf auth login`, never from the command li
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import GroundupError, RecipeError
-from stages.release.push.output import Redacting, redacted_output
+from stages.common.release.endpoint import endpoint
+from stages.common.release.output import Redacting, redacted_output
 
 if TYPE_CHECKING:
     from stages.release.push.hub import Hub
@@ -48,23 +50,37 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
     from huggingface_hub import get_token
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    from stages.common.release.layout import Manifest
     from stages.common.release.names import check_repo
-    from stages.release.push.comparison import Folder
     from stages.release.push.hub import Hub, Target
-    from stages.release.push.output import say
-    from stages.release.push.publication import Wish, publish
     from stages.release.push.record import locked
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     check_repo(options.repo, "--repo")
     token = _check_token(get_token(), options, output)
-    folder = Folder.open(options.folder) if options.folder is not None else None
-    kind = folder.manifest.repo_type if folder is not None else "model"
-    hub = Hub(Target(options.repo, kind, options.revision), timeout_seconds=options.timeout)
-    _enter(hub, token, options)
-    if folder is None:
+    if options.folder is None:
+        _enter(Hub(Target(options.repo, "model", options.revision), timeout_seconds=options.timeout), token, options)
         return
+    Manifest.load(options.folder)  # what nobody assembled gets no lock beside it
+    # One push of a folder at a time: its downloads for the proof lie beside it. And no publish replaces what is being read.
+    with locked(options.folder.absolute()), tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
+        _send(options, token, Path(cache))
+
+
+def _send(options: argparse.Namespace, token: str | None, cache: Path) -> None:
+    """Compare the folder with the Hub, and with --push send it."""
+    from stages.common.release.outcome import check_outcome
+    from stages.common.release.output import say
+    from stages.release.push.comparison import Folder
+    from stages.release.push.hub import Hub, Target
+    from stages.release.push.publication import Wish, publish
+
+    folder = Folder.open(options.folder)
+    if options.push:
+        check_outcome(options.folder)
+    hub = Hub(Target(options.repo, folder.manifest.repo_type, options.revision), timeout_seconds=options.timeout)
+    _enter(hub, token, options)
     what = f"{folder.manifest.produces} {folder.manifest.artifact[:8]} ({folder.manifest.part})"
     say(f"folder {options.folder}: {what}, {len(folder.files)} files")
     wish = Wish(
@@ -75,9 +91,7 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
         message=options.message or f"Publish {what}",
         record=options.record,
     )
-    # One push of a folder at a time: its downloads for the proof lie beside it.
-    with locked(options.folder.absolute()), tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
-        publish(hub, folder, wish, Path(cache))
+    publish(hub, folder, wish, cache)
 
 
 def _check_token(token: str | None, options: argparse.Namespace, output: Redacting) -> str | None:
@@ -93,7 +107,7 @@ def _check_token(token: str | None, options: argparse.Namespace, output: Redacti
 
 def _enter(hub: Hub, token: str | None, options: argparse.Namespace) -> None:
     """Say who we are; what would only fail after a long upload is known before."""
-    from stages.release.push.output import say
+    from stages.common.release.output import say
     from stages.release.push.record import read_entries
 
     if token is not None:
@@ -107,6 +121,7 @@ def _enter(hub: Hub, token: str | None, options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together."""
+    endpoint(os.environ)
     if options.folder is None and not options.push:
         raise RecipeError("FOLDER is missing: say which assembled folder to compare")
     if options.create_pr and options.revision != "main":

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pipeline.contract import sha256_file
 from pipeline.errors import DataError
+from stages.common.release.contents import is_loaded
 from stages.common.release.layout import GIT_ATTRIBUTES, MANIFEST, Manifest, PublishedFile, differences
+from stages.common.release.output import say, size_of
 from stages.release.push.hub import Hub
-from stages.release.push.output import say, size_of
 from stages.release.push.remote import Remote, as_published, read_remote
 
 
@@ -112,5 +113,8 @@ def show(hub: Hub, folder: Folder, remote: Remote, change: Change) -> None:
             say(f"  {label:8} {path}  {size_of(sizes[path])}{note}")
     for path in change.kept:
         say(f"  {'kept':8} {path}  {size_of(sizes[path])}  (not written by Groundup, or edited since)")
+    if loaded := [path for path in change.kept if is_loaded(path)]:
+        say(f"warning: {', '.join(loaded)} stay there and may be loaded together with what is published, and `groundup pull`")
+        say(f"  refuses a repository that holds such files; if they are not wanted, remove them at {hub.address}/tree/main")
     num_bytes = sum(sizes[path] for path in change.sent)
     say(f"  {len(change.sent)} to send ({size_of(num_bytes)}), {len(change.removed)} to remove, {len(change.same)} the same")

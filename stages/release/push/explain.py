@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import NamedTuple
 
 import httpx2
@@ -16,8 +17,9 @@ from huggingface_hub.errors import (
 )
 
 from pipeline.errors import GroundupError, HubError
-from stages.release.push.patience import asked_wait, status_of
+from stages.common.release.patience import asked_wait, status_of
 
+_NO_ROOM = re.compile(r"storage (limit|quota)|quota (is |was )?(exceeded|reached|used)", re.IGNORECASE)
 AGAIN = "Nothing is lost: run the same command again, it goes on where it stopped."
 
 
@@ -64,6 +66,11 @@ def _answered(error: HfHubHTTPError, place: Place) -> str:
     status, repo = status_of(error), place.repo
     if isinstance(error, GatedRepoError):
         return f"{repo} is gated{said}; ask for access at {place.endpoint}/{repo}, then run the same command again"
+    if status in (413, 507) or (status == 403 and _NO_ROOM.search(said)):
+        return (
+            f"{repo}: the Hub has no room left for this (status {status}){said}: the storage quota is used up. Remove old files "
+            f"or repositories of {repo.partition('/')[0]}, or get more room at {place.endpoint}/settings/billing. {AGAIN}"
+        )
     if status in (401, 403):
         return _denied(status, place, said)
     if status == 404:

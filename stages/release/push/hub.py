@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from huggingface_hub import HfApi, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
 from pipeline.errors import HubError
+from stages.common.release.patience import is_passing, persist, status_of
 from stages.release.push.explain import Place, explain
-from stages.release.push.patience import is_passing, persist, status_of
 
 T = TypeVar("T")
 
@@ -50,6 +51,12 @@ class Hub:
         """Where people see the repository."""
         prefix = "" if self.target.repo_type == "model" else f"{self.target.repo_type}s/"
         return f"{self.place.endpoint}/{prefix}{self.target.repo}"
+
+    def about(self, repo: str) -> Hub:
+        """Return the same connection, whose errors speak of another repository."""
+        other = copy.copy(self)
+        other.place = self.place._replace(repo=repo)
+        return other
 
     def log_in(self) -> None:
         """Learn who the token stands for.

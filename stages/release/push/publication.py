@@ -9,14 +9,14 @@ from typing import Any
 
 from pipeline.errors import HubError, RecipeError
 from stages.common.release.layout import MANIFEST
+from stages.common.release.output import say
 from stages.release.push import pull_request
 from stages.release.push.comparison import Change, Folder, read_and_compare, show
 from stages.release.push.hub import Hub
-from stages.release.push.output import say
 from stages.release.push.record import add_entry
 from stages.release.push.remote import MAIN, Remote
 from stages.release.push.upload import deliver
-from stages.release.push.verification import verify
+from stages.release.push.verification import check_base, verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,14 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
     """
     remote, change = read_and_compare(hub, folder, cache)
     show(hub, folder, remote, change)
-    _check_tag(hub, remote, change, wish)
+    is_tagged = _is_tagged(hub, folder, remote, change, wish, cache)
     if not wish.push:
         _warn_of_owner(hub, remote)
         say("nothing was sent: this was the comparison; --push sends")
         return
     _check_visibility(hub, remote, wish)
     _check_branch(hub, remote)
+    check_base(hub, folder)
     if remote.commit is None and wish.create_pr:
         raise RecipeError(f"--create-pr: there is no {hub.target.repo} that you may see; leave it out to make the repository")
     if remote.commit is None:
@@ -60,7 +61,9 @@ def publish(hub: Hub, folder: Folder, wish: Wish, cache: Path) -> None:
         address = f"{hub.address}/tree/{commit}"
     say(f"commit {commit}" if change else f"nothing to change: commit {commit} holds it already")
     shown = verify(hub, folder, commit)
-    if wish.tag:
+    if wish.tag and is_tagged:
+        say(f"tag {wish.tag} stands, at a commit that holds all of this")
+    elif wish.tag:
         _tag(hub, commit, wish.tag)
     if wish.record is not None:
         add_entry(wish.record, _entry(hub, folder, wish, commit, address, shown))
@@ -103,9 +106,10 @@ def _offer(hub: Hub, folder: Folder, wish: Wish, cache: Path, change: Change) ->
 def _check_visibility(hub: Hub, remote: Remote, wish: Wish) -> None:
     """Nothing becomes public by accident."""
     repo = hub.target.repo
-    if remote.commit is not None and not remote.private and not wish.public and not wish.create_pr:
+    if remote.commit is not None and not remote.private and not wish.public:
+        what = "the files of a pull request" if wish.create_pr else "this"
         raise RecipeError(
-            f"--public is missing: {repo} is a public repository, so everybody will see this; say --public to agree"
+            f"--public is missing: {repo} is a public repository, so everybody will see {what}; say --public to agree"
         )
     if remote.commit is not None and remote.private and wish.public:
         say(f"note: {repo} is private and stays so; make it public at {hub.address}/settings")
@@ -121,13 +125,19 @@ def _check_branch(hub: Hub, remote: Remote) -> None:
         raise RecipeError(f"--revision {target.revision}: a tag or commit of {target.repo}, not a branch; name a branch")
 
 
-def _check_tag(hub: Hub, remote: Remote, change: Change, wish: Wish) -> None:
-    """A tag is never moved: it may be new, or name the very commit that is tagged again."""
-    if wish.tag is None or remote.commit is None:
-        return
-    tagged = _tags(hub).get(wish.tag)
-    if tagged is not None and (change or tagged != remote.commit):
+def _is_tagged(hub: Hub, folder: Folder, remote: Remote, change: Change, wish: Wish, cache: Path) -> bool:
+    """Whether the tag stands where it should. It is never moved: it may be new, or name a commit that holds all of this.
+
+    The branch may have gone on since (a note was added): the same command again is still no mistake.
+    """
+    tagged = _tags(hub).get(wish.tag) if wish.tag is not None and remote.commit is not None else None
+    if tagged is None:
+        return False
+    if tagged != remote.commit:
+        _, change = read_and_compare(hub, folder, cache, tagged)
+    if change:
         raise RecipeError(f"--tag {wish.tag}: names commit {tagged[:7]} of {hub.target.repo} already; choose another name")
+    return True
 
 
 def _tags(hub: Hub) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from huggingface_hub import Discussion
 
+from stages.common.release.output import say
 from stages.release.push.hub import Hub
-from stages.release.push.output import say
 
 
 def find_or_open(hub: Hub, title: str, description: str) -> Discussion:

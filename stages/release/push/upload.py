@@ -11,11 +11,11 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from pipeline.errors import HubError
+from stages.common.release.output import say, size_of
+from stages.common.release.patience import is_passing, pause, status_of
 from stages.release.push.comparison import Change, Folder, read_and_compare
 from stages.release.push.explain import explain
 from stages.release.push.hub import Hub
-from stages.release.push.output import say, size_of
-from stages.release.push.patience import is_passing, pause, status_of
 from stages.release.push.remote import Remote
 
 _OVERTAKEN = (409, 412)

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.contract import sha256_file
-from pipeline.errors import DataError, HubError
+from pipeline.errors import DataError, GroundupError, HubError
+from stages.common.release.output import say
 from stages.common.release.probe import Measured, kind_of, load_probe, measure
 from stages.release.push.comparison import Folder
 from stages.release.push.hub import Hub
-from stages.release.push.output import say
+
+_OF_A_BASE = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+"""What of a base is fetched: weights and tokenizer; not the same weights again as pickles or for other libraries."""
+_PUBLISH_BASE = "Nothing was sent: publish the base first, or name the right one with --base-repo"
 
 
 def verify(hub: Hub, folder: Folder, commit: str) -> dict[str, Any]:
@@ -63,11 +67,38 @@ def _measure_both(hub: Hub, folder: Folder, place: Path) -> Measured:
     return found
 
 
+def check_base(hub: Hub, folder: Folder) -> None:
+    """Look for the base of an adapter before anything is sent: without it the adapter cannot be proved, nor used.
+
+    Raises:
+        HubError: it is not there, or holds no safetensors.
+    """
+    if kind_of(folder.path, folder.manifest.part) != "adapter":
+        return
+    name, revision = _base_of(folder.path)
+    try:
+        found = hub.about(name).ask(hub.api.repo_info, name, revision=revision)
+    except GroundupError as error:
+        raise HubError(f"the base of the adapter, {_at(name, revision)}: {error}. {_PUBLISH_BASE}") from None
+    if not any(file.rfilename.endswith(".safetensors") for file in found.siblings or []):
+        raise HubError(f"the base of the adapter, {_at(name, revision)}, holds no safetensors. {_PUBLISH_BASE}")
+
+
 def _base(hub: Hub, place: Path) -> Path:
     """Fetch the base under an adapter, at the revision that the adapter names."""
-    config = json.loads((place / "adapter_config.json").read_bytes())
+    name, revision = _base_of(place)
+    say(f"  the adapter needs {_at(name, revision)}: downloading it")
+    call = hub.about(name).once
+    return Path(call(hub.api.snapshot_download, name, revision=revision, allow_patterns=_OF_A_BASE))
+
+
+def _base_of(folder: Path) -> tuple[str, str | None]:
+    config = json.loads((folder / "adapter_config.json").read_bytes())
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(name, str) or name.count("/") != 1:
         raise DataError(f"adapter_config.json names the base {name!r}; nobody else finds it: publish the base first")
-    say(f"  the adapter needs {name}{f'@{revision}' if revision else ''}: downloading it")
-    return Path(hub.once(hub.api.snapshot_download, name, revision=revision))
+    return name, revision
+
+
+def _at(name: str, revision: str | None) -> str:
+    return f"{name}@{revision}" if revision else name

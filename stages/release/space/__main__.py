@@ -9,23 +9,48 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import GroundupError, RecipeError
+from stages.common.release.endpoint import endpoint, is_offline
 from stages.common.release.sending import check_before, send
+
+if TYPE_CHECKING:
+    from pipeline.artifact import Artifact
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     options = _parser().parse_args(arguments)
+    options.offline |= is_offline(os.environ) and not options.push
     try:
-        if code := check_before(options, None, os.environ):
-            return code
-        folder, wrong = _make(options)
+        endpoint(os.environ)
+        _check_names(options)
+        return _publish(options)
     except GroundupError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"{error.filename or 'publish --space'}: {error.strerror or error}; nothing left this machine\n")
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _publish(options: argparse.Namespace) -> int:
+    # Heavy imports come after the arguments were read, so that --help is quick.
+    from pipeline.artifact import Artifact
+    from stages.common.release.destination import alone, check_replaceable
+
+    artifact = Artifact.open(options.folder.resolve())
+    if code := check_before(options, artifact, os.environ):
+        return code
+    # A name of its own: a model and its Space may have the same on the Hub.
+    shelf = artifact.path.parents[2] / "published"
+    folder: Path = (options.output or shelf / f"spaces--{options.repo.replace('/', '--')}").absolute()
+    check_replaceable(folder)  # before the lock is put beside it
+    with alone(folder):
+        wrong = _make(options, artifact, folder)
     if wrong:
         sys.stdout.write("".join(f"  refused  {line}\n" for line in wrong))
         sys.stdout.write(f"refused  {len(wrong)} problem(s), all listed above; nothing left this machine\n")
@@ -33,42 +58,49 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.push:
         sys.stdout.write("dry run  nothing left this machine; upload with --push\n")
         return 0
-    return send(folder, options, None, os.environ)
+    return send(folder, options, artifact, os.environ)
 
 
-def _make(options: argparse.Namespace) -> tuple[Path, list[str]]:
-    """Assemble, show, check and try the Space; return its folder and all that is wrong. What is wrong is not started."""
-    # Heavy imports come after the arguments were read, so that --help is quick.
-    from pipeline.artifact import Artifact
-    from stages.common.release.fetch import resolve_commit
-    from stages.common.release.names import check_repo
+def _make(options: argparse.Namespace, artifact: Artifact, folder: Path) -> list[str]:
+    """Assemble, show, check and try the Space; return all that is wrong. What is wrong is not started."""
+    from stages.common.release.fetch import published_license, resolve_commit
+    from stages.common.release.outcome import save_outcome
     from stages.release.space.assembly import assemble
     from stages.release.space.checks import problems
     from stages.release.space.kinds import app_for
     from stages.release.space.trial import try_out
 
-    for flag, repo in (("--repo", options.repo), ("--model-repo", options.model_repo.partition("@")[0])):
-        check_repo(repo, flag)
-    artifact = Artifact.open(options.folder.resolve())
     app = app_for(artifact)
     model_repo, _, revision = options.model_repo.partition("@")
     commit = resolve_commit(model_repo, revision or "main", offline=options.offline)
     _check_model(model_repo, commit, artifact.fingerprint, offline=options.offline)
-    folder: Path = options.output or artifact.path.parents[2] / "published" / options.repo.replace("/", "--")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    assemble(artifact, app, repo=options.repo, model_repo=model_repo, revision=commit, destination=folder.absolute())
+    stated = published_license(model_repo, commit, offline=options.offline)
+    names = {"repo": options.repo, "model_repo": model_repo, "revision": commit}
+    assemble(artifact, app, **names, destination=folder, stated_license=stated)
+    save_outcome(folder, options.repo, ["it was not checked and tried to the end"], [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         sys.stdout.write(f"{path.stat().st_size:>10,}  {path.relative_to(folder)}\n")
     sys.stdout.write(f"folder   {folder}\nmodel    hub:{model_repo}@{commit}\n")
     sys.stdout.flush()
     if wrong := problems(folder, options.repo):
-        return folder, wrong
+        save_outcome(folder, options.repo, wrong, [])
+        return wrong
     sys.stdout.write("checks   complete, with a licence; no secret, mail address or path in it\n")
-    trial = try_out(folder.absolute(), app.model, options.python)
+    trial = try_out(folder, app.model, options.python)
     if trial.missing and options.push:
         raise RecipeError(f"--push: the Space was not tried ({trial.missing})")
     sys.stdout.write(f"tried    {trial.shown or 'no: ' + trial.missing}\n")
-    return folder, []
+    if not trial.missing:
+        save_outcome(folder, options.repo, [], [trial.shown])
+    return []
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    """A name becomes part of a path, and a wrong one is known before anything is made."""
+    from stages.common.release.names import check_repo
+
+    for flag, repo in (("--repo", options.repo), ("--model-repo", options.model_repo.partition("@")[0])):
+        check_repo(repo, flag)
 
 
 def _check_model(repo: str, commit: str, fingerprint: str, *, offline: bool) -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import yaml
 from huggingface_hub.repocard import metadata_load
 
 from pipeline.artifact import Artifact
-from pipeline.contract import fsync_directory, fsync_tree, write_bytes, write_json
-from pipeline.errors import InputError
-from stages.common.release.layout import CARD, MANIFEST, Manifest, published_files
+from pipeline.contract import write_bytes, write_json
+from stages.common.release.destination import check_replaceable, put_in_place
+from stages.common.release.layout import CARD, Manifest, published_files
 from stages.release.space.kinds import App
 from stages.release.space.vendoring import TOPS, imported, vendor
 
@@ -27,7 +28,16 @@ _LEFT_TO_GRADIO = frozenset({"pillow"})
 """Gradio holds these below a version of its own, which may not be the newest."""
 
 
-def assemble(artifact: Artifact, app: App, *, repo: str, model_repo: str, revision: str, destination: Path) -> Path:
+def assemble(
+    artifact: Artifact,
+    app: App,
+    *,
+    repo: str,
+    model_repo: str,
+    revision: str,
+    destination: Path,
+    stated_license: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the Space of `artifact` into the folder `destination` in one rename; return it.
 
     Args:
@@ -37,15 +47,15 @@ def assemble(artifact: Artifact, app: App, *, repo: str, model_repo: str, revisi
         model_repo: `owner/name` of the published model.
         revision: commit of it that the Space loads.
         destination: a new folder, or one that was assembled before.
+        stated_license: `license` and `license_name` of the published model; nothing: what the stage said of itself.
 
     Raises:
-        InputError: something else lies at the destination.
+        InputError: something else lies at the destination, or it was changed since.
     """
-    if destination.is_symlink() or (destination.exists() and not (destination / MANIFEST).is_file()):
-        raise InputError(f"--output {destination} holds something else; give a new folder")
+    check_replaceable(destination)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for name, content in _files(artifact, app, repo, model_repo, revision).items():
+    for name, content in _files(artifact, app, repo, model_repo, revision, stated_license).items():
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(partial / name, content.encode())
     settings = app.settings | {"model_repo": model_repo, "revision": revision}
@@ -58,14 +68,13 @@ def assemble(artifact: Artifact, app: App, *, repo: str, model_repo: str, revisi
         produces=record.produces,
         files=published_files(partial),
     ).save(partial)
-    fsync_tree(partial)
-    shutil.rmtree(destination, ignore_errors=True)
-    partial.rename(destination)
-    fsync_directory(destination.parent)
+    put_in_place(partial, destination)
     return destination
 
 
-def _files(artifact: Artifact, app: App, repo: str, model_repo: str, revision: str) -> dict[str, str]:
+def _files(
+    artifact: Artifact, app: App, repo: str, model_repo: str, revision: str, stated: Mapping[str, Any] | None
+) -> dict[str, str]:
     programs = {name: (APPS / source).read_text(encoding="utf-8") for name, source in app.programs.items()}
     wanted = {module: set(names) for module, names in app.named.items()}
     for code in programs.values():
@@ -76,7 +85,7 @@ def _files(artifact: Artifact, app: App, repo: str, model_repo: str, revision: s
     return taken | {
         "requirements.txt": "".join(f"{line}\n" for line in requirements(taken, local=set(app.programs))),
         "LICENSE-groundup": licence,
-        CARD: card(artifact, app, repo, model_repo, revision),
+        CARD: card(artifact, app, repo, model_repo, revision, stated or {}),
     }
 
 
@@ -104,7 +113,7 @@ def _version(name: str) -> str:
     return importlib.metadata.version(name).partition("+")[0]
 
 
-def card(artifact: Artifact, app: App, repo: str, model_repo: str, revision: str) -> str:
+def card(artifact: Artifact, app: App, repo: str, model_repo: str, revision: str, stated_license: Mapping[str, Any]) -> str:
     """Return the README of the Space: what the Hub reads at its head, then words for people."""
     values: dict[str, Any] = {
         "title": _title(repo),
@@ -116,7 +125,7 @@ def card(artifact: Artifact, app: App, repo: str, model_repo: str, revision: str
         "app_file": "app.py",
         "pinned": False,
         "models": [model_repo],
-        **_license(artifact),
+        **(stated_license or _license(artifact)),
     }
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return f"""---
@@ -140,6 +149,7 @@ definitions of [Groundup](LICENSE-groundup) (Apache-2.0) that the app needs, tak
 
 
 def _license(artifact: Artifact) -> dict[str, Any]:
+    """Return what the stage itself said, where the published card is not at hand."""
     stated = metadata_load(artifact / "card.md") if (artifact / "card.md").is_file() else None
     found = {key: (stated or {}).get(key) for key in ("license", "license_name")}
     return {key: value for key, value in found.items() if value} or {"license": "other"}

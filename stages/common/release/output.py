@@ -39,7 +39,7 @@ class Redacting:
         """Return `text` without what must not be seen."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        return _SIGNED.sub(r"\1?...", text)
+        return without_signatures(text)
 
     def flush(self) -> None:
         """Flush the stream below."""
@@ -57,6 +57,11 @@ class Redacting:
     def encoding(self) -> str:
         """The encoding of the stream below."""
         return self._stream.encoding
+
+
+def without_signatures(text: str) -> str:
+    """Return `text` without the queries of the addresses in it."""
+    return _SIGNED.sub(r"\1?...", text)
 
 
 @contextmanager

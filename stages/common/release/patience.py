@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import TypeVar
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
-from stages.release.push.output import say
+from stages.common.release.output import say
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.5
@@ -27,6 +28,7 @@ LONGEST_ASKED_SECONDS = 300.0
 """Longest Retry-After that is waited for; what the Hub asks beyond that is left to the user."""
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_SECONDS = re.compile(r"\d{1,9}", re.ASCII)
 T = TypeVar("T")
 
 
@@ -46,12 +48,14 @@ def is_passing(error: BaseException) -> bool:
 def asked_wait(error: BaseException) -> float | None:
     """Return the seconds that the answer asks to wait (`Retry-After` as a number or a date), None when it asks for nothing."""
     value = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
-    if value.strip().isdigit():
+    if _SECONDS.fullmatch(value.strip()):
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
+    if moment.tzinfo is None:  # what "-0000" at its end becomes: in UTC, from a place that is not told
+        moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
@@ -68,24 +72,32 @@ def wait_before(attempt: int, error: BaseException) -> float:
     return bound * random.SystemRandom().uniform(0.5, 1)
 
 
-def pause(attempt: int, error: BaseException) -> bool:
+def pause(attempt: int, error: BaseException, tell: Callable[[str], None] = say) -> bool:
     """Wait before the next try and say so; False when there is no next try, or the Hub asks for more patience than we have."""
     seconds = wait_before(attempt, error)
     if attempt + 1 >= ATTEMPTS or seconds > LONGEST_ASKED_SECONDS:
         return False
     reason = f"status {status_of(error)}" if status_of(error) else type(error).__name__
-    say(f"  {reason}; trying again in {seconds:.1f} s ({attempt + 2} of {ATTEMPTS})")
+    tell(f"  {reason}; trying again in {seconds:.1f} s ({attempt + 2} of {ATTEMPTS})")
     time.sleep(seconds)
     return True
 
 
-def persist(call: Callable[[], T], *, passing: Callable[[BaseException], bool] = is_passing) -> T:
-    """Return what `call` returns, trying again while its failures are `passing`; the last failure is raised."""
+def persist(
+    call: Callable[[], T],
+    *,
+    passing: Callable[[BaseException], bool] = is_passing,
+    tell: Callable[[str], None] = say,
+) -> T:
+    """Return what `call` returns, trying again while its failures are `passing`; the last failure is raised.
+
+    `tell` says of each wait, one line.
+    """
     attempt = 0
     while True:
         try:
             return call()
         except Exception as error:
-            if not passing(error) or not pause(attempt, error):
+            if not passing(error) or not pause(attempt, error, tell):
                 raise
             attempt += 1
