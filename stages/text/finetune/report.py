@@ -112,7 +112,9 @@ def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
     }
     for name, (value, unit) in cost.items():
         context.metric(name, value, unit=unit, higher_is_better=False, n=1, items="models")
-    context.metric("training_flops", outcome.training_flops, unit="FLOP", n=outcome.plan.num_steps, items="steps")
+    context.metric(
+        "training_flops", outcome.training_flops, unit="FLOP", higher_is_better=None, n=outcome.plan.num_steps, items="steps"
+    )
     if outcome.summary.seconds > 0:
         speed = outcome.summary.num_tokens / outcome.summary.seconds
         context.metric("tokens_per_second", speed, unit="token/s", higher_is_better=True, n=outcome.plan.num_steps, items="steps")
