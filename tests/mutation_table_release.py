@@ -13,6 +13,7 @@ _PUSH = f"{_RELEASE}test_push.py::"
 _FAULTS = f"{_RELEASE}test_push_faults.py::"
 _SPACE = f"{_RELEASE}test_space.py::"
 _COMPARISONS = f"{_RELEASE}test_comparisons.py::"
+_FOREIGN = f"{_RELEASE}test_foreign_base.py::"
 _BEFORE = f"{_RELEASE}test_before_push.py::"
 _PUBLISHING, _PUSHING, _SHARED = "stages/release/publish", "stages/release/push", "stages/common/release"
 _NAMED = f"{_CHECKS}test_a_file_that_must_not_leave_is_named"
@@ -65,6 +66,22 @@ LEAVING = [
     Mutation("release: licence of the data", f"{_PUBLISHING}/checks.py",
              '    lines += assembled.licence.problems(redistributes=manifest.part == "data")\n', "",
              f"{_CHECKS}test_a_licence_that_nobody_stated_keeps_the_model_here"),
+    Mutation("release: a base without a licence", f"{_PUBLISHING}/licence.py",
+             "if is_unstated(name) and data in self.bases:", "if data in self.bases:",
+             f"{_FOREIGN}test_the_bases_own_licence_is_carried_on_not_the_combined_one"),
+    Mutation("release: one of several licences says nothing", f"{_PUBLISHING}/licence.py",
+             "return any(part.strip().lower() in UNSTATED for part in name.split(_AND))", "return name.lower() in UNSTATED",
+             f"{_FOREIGN}test_a_base_without_a_licence_is_refused_and_license_does_not_speak_for_its_owner[mit and other]"),
+    Mutation("release: nobody states the licence of somebody else's base", f"{_PUBLISHING}/licence.py",
+             "{name: str(stated) for name in assumed} | dict(others)",
+             "{name: str(stated) for name in assumed} | {name: stated or found for name, found in others.items()}",
+             f"{_FOREIGN}test_a_base_without_a_licence_is_refused_and_license_does_not_speak_for_its_owner[None]"),
+    Mutation("release: bases of ancestors", f"{_PUBLISHING}/assemble.py",
+             "foreign_bases([artifact, *lineage.ancestors.values()])", "foreign_bases([artifact])",
+             f"{_FOREIGN}test_a_second_fine_tuning_keeps_licence_and_origin_of_the_base_of_the_first"),
+    Mutation("release: no licence out of the text that a base is measured on", "stages/text/finetune/report.py",
+             'context.inputs("old_corpus") if context.inputs("base") else []', 'context.inputs("old_corpus")',
+             f"{_FOREIGN}test_no_licence_is_invented_for_a_base_from_elsewhere_out_of_the_text_it_is_measured_on"),
     Mutation("release: licence in the card", f"{_PUBLISHING}/checks.py",
              'if str(stated or "").lower() in UNSTATED:', "if False:", _ALL),
     Mutation("release: data that may not be passed on", f"{_PUBLISHING}/licence.py",

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from pipeline.errors import StageError
+from stages.common.release.foreign import ForeignBase
 from stages.release.publish import card_text
 from stages.release.publish.image_usage import Usage
 from stages.release.publish.licence import Licence, metadata
@@ -28,6 +29,7 @@ class Facts:
         repo: `owner/name` on the Hub.
         base_repo: the base under an adapter, or of a merged model, on the Hub; None where there is none there.
         base_revision: its commit, when pinned.
+        bases: from elsewhere, that it or an ancestor was fine-tuned from.
         figures: paths under figures/ -> caption.
     """
 
@@ -36,6 +38,7 @@ class Facts:
     usage: Usage
     licence: Licence
     data: Sequence[Data]
+    bases: Sequence[ForeignBase]
     measured: list[Measurement]
     repo: str
     base_repo: str | None

@@ -16,6 +16,7 @@ from stages.release.publish.markdown import block, code, plain, table
 from stages.release.publish.parts import read_json
 
 if TYPE_CHECKING:
+    from stages.common.release.foreign import ForeignBase
     from stages.release.publish.card import Facts
     from stages.release.publish.model_index import Measurement
 
@@ -62,7 +63,9 @@ def sections(facts: Facts) -> list[str]:
 
 def _what(facts: Facts) -> str:
     artifact, kind = facts.lineage.artifact, facts.selection.kind
-    lines = [f"{_WHAT[kind.loader]}, made from the ground up with Groundup: {code(artifact.record.stage)}."]
+    origin = " and ".join(code(one.pinned) for one in facts.bases)
+    made = f"fine-tuned with Groundup from {origin}" if origin else "made from the ground up with Groundup"
+    lines = [f"{_WHAT[kind.loader]}, {made}: {code(artifact.record.stage)}."]
     parameters = _metric(artifact, "num_parameters")
     if parameters is not None:
         lines.append(f"{parameters:,.0f} parameters.")
@@ -101,8 +104,15 @@ def _data(facts: Facts) -> str:
         "## The data" if facts.is_data else "## Training data",
         table(["data", "rows", "licence", "source and revision", "artifact"], rows),
         f"Their cards are in `{DATA_CARDS}/`.",
+        *map(_base_data, facts.bases),
     ]
     return "\n\n".join(lines)
+
+
+def _base_data(base: ForeignBase) -> str:
+    """Say what is known of what a base from elsewhere had learnt before."""
+    known = f"its records are in `{PROVENANCE}/`" if base.artifact else "its training data are not known here"
+    return f"The base, {code(base.pinned)} (licence: {plain(base.license)}), was trained before that: {known}."
 
 
 def _procedure(facts: Facts) -> str:
