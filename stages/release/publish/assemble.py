@@ -28,7 +28,8 @@ from stages.release.publish.image_usage import Usage
 from stages.release.publish.licence import Licence, licence_of
 from stages.release.publish.lineage import Lineage, trace
 from stages.release.publish.model_index import Measurement, measurements
-from stages.release.publish.parts import Selection, read_json, select
+from stages.release.publish.parts import MEASURED, Selection, read_json, select
+from stages.release.publish.probe_rows import probe_rows
 from stages.release.publish.sources import card_text, describe
 from stages.release.publish.usage import usage_of
 
@@ -97,6 +98,7 @@ def assemble(
         licence=licence,
         data=[describe(one, names[one.fingerprint]) for one in lineage.data],
         bases=bases,
+        probe=probe_rows(lineage, repo) if selection.loader in MEASURED else None,
         measured=measurements(lineage),
         repo=repo,
         base_repo=base,

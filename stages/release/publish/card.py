@@ -16,6 +16,7 @@ from stages.release.publish.licence import Licence, metadata
 from stages.release.publish.lineage import Lineage
 from stages.release.publish.model_index import Measurement, eval_results
 from stages.release.publish.parts import Selection
+from stages.release.publish.probe_rows import ProbeRows
 from stages.release.publish.sources import Data
 
 TAG = "groundup"
@@ -30,6 +31,7 @@ class Facts:
         base_repo: the base under an adapter, or of a merged model, on the Hub; None where there is none there.
         base_revision: its commit, when pinned.
         bases: from elsewhere, that it or an ancestor was fine-tuned from.
+        probe: what `probe.json` is measured on; None where there is none.
         figures: paths under figures/ -> caption.
     """
 
@@ -39,6 +41,7 @@ class Facts:
     licence: Licence
     data: Sequence[Data]
     bases: Sequence[ForeignBase]
+    probe: ProbeRows | None
     measured: list[Measurement]
     repo: str
     base_repo: str | None

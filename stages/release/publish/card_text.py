@@ -255,6 +255,7 @@ def _reproduce(facts: Facts) -> str:
         f"versions and kind of machine the result is the same bit by bit; `{MANIFEST}` holds the sha256 of every file, and "
         f"`{PROVENANCE}/` the records. They are not signed: pin a commit of this repository to be sure of what you get.",
         table(["stage", "kind", "fingerprint", "record"], rows),
+        f"{plain(facts.probe.sentence())}." if facts.probe else "",
         f"`{CARD}` was generated from these records.",
     ]
     return "\n\n".join(line for line in lines if line)

@@ -13,6 +13,8 @@ from stages.common.release.layout import PARTS, Part
 
 Loader = Literal["causal_lm", "adapter", "tokenizer", "text", "images", "diffusers", "groundup"]
 """How it is loaded: the class of a library, or, for `groundup`, classes of our own."""
+MEASURED: frozenset[Loader] = frozenset({"causal_lm", "adapter", "tokenizer"})
+"""What is measured on texts, so that its repository brings a `probe.json`."""
 
 
 @dataclass(frozen=True)
