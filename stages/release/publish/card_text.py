@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifact import Artifact
 from stages.common.release.layout import CARD, DATA_CARDS, MANIFEST, METRICS, PROVENANCE, RECIPE, provenance_name
 from stages.common.release.measured import subjects
-from stages.common.release.private import without_paths
+from stages.common.release.private import override_without_paths, value_without_paths
 from stages.release.publish.markdown import block, code, plain, table
 from stages.release.publish.parts import read_json
 
@@ -125,10 +125,10 @@ def _procedure(facts: Facts) -> str:
         decided = {f"{key} (decided by a probe)": value for key, value in _resolved(artifact).items()}
         if not values and not decided:
             continue
-        rows = [[code(key), code(without_paths(_value(value)))] for key, value in (values | decided).items()]
+        rows = [[code(key), code(_value(value))] for key, value in (values | decided).items()]
         tables = [table(["setting", "value"], rows)]
         if derived := _derived(artifact):
-            rows = [[plain(key), code(without_paths(_value(value)))] for key, value in derived.items()]
+            rows = [[plain(key), code(_value(value))] for key, value in derived.items()]
             tables.append(table(["what followed from the settings and the data", "value"], rows))
         heading = f"<summary>{html.escape(f'{record.name}: {record.stage} {record.fingerprint[:8]}')}</summary>"
         lines.append("\n\n".join([f"<details>{heading}", *tables, "</details>"]))
@@ -183,7 +183,14 @@ def _results(facts: Facts) -> str:
         rows.append([*cells, plain(one.artifact.record.name), *([_mean(one)] if with_means else [])])
     columns += ["mean over seeds"] if with_means else []
     lines = [table(columns, rows), *_company(facts), f"The same rows for programs: `{METRICS}`."]
-    return "## Results\n\n" + "\n\n".join(lines) if rows else ""
+    if not rows:
+        lines = []
+    lines += [
+        f"{code(one.record.name)} ({code(one.fingerprint[:8])}) measured it too, but what it measured on is not in the store any "
+        "more, so it is left out."
+        for one in facts.lineage.left_out
+    ]
+    return "## Results\n\n" + "\n\n".join(lines) if lines else ""
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -238,7 +245,7 @@ def _reproduce(facts: Facts) -> str:
     if recipe is None:
         how = "The recipe is not in the store any more; the settings above and the records are what it said."
     else:
-        command = ["groundup", "run", RECIPE, *(without_paths(word) for word in recipe.overrides), "--only", recipe.node]
+        command = ["groundup", "run", RECIPE, *(override_without_paths(word) for word in recipe.overrides), "--only", recipe.node]
         how = f"With Groundup at commit {code(commit)}:\n\n{block(shlex.join(command), 'bash')}"
     versions = artifact.record.provenance.get("versions") or {}
     named = ", ".join(f"{plain(str(name))} {plain(str(version))}" for name, version in versions.items())
@@ -279,4 +286,5 @@ def _derived(artifact: Artifact) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = value_without_paths(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
