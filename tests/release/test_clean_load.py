@@ -20,7 +20,7 @@ from stages.release.publish.assemble import assemble
 from stages.release.publish.checks import problems
 from stages.release.publish.clean_load import prove
 from tests.harness import run_stage
-from tests.image.digits import digits_artifact
+from tests.image.digits import digits_artifact, toy_artifact
 from tests.release import toy_store as toy
 from tests.text.tiny_bases import TINY, save_base, tiny_model
 
@@ -154,6 +154,20 @@ def test_feature_extractors_load_with_groundup_and_give_the_same_features(tmp_pa
     assert evidence.shown[1] == "features (4, 16) equal the artifact's bit by bit, from the same seed"
     assert evidence.probe is None
     assert "probe.json" not in (assembled.folder / CARD).read_text()
+
+
+def test_a_classifier_loads_with_groundup_and_gives_the_same_probabilities(tmp_path):
+    images = in_store(tmp_path, toy_artifact(tmp_path / "images", num=200))
+    quick = {"num_labels": 40, "budget_tflop": 0.0005, "batch_size": 32, "first_width": 8, "num_features": 16}
+    made = in_store(tmp_path, run_stage("stages.image.discriminative", tmp_path / "made", quick, {"images": images}))
+    assembled = assemble(made, None, "me/namer", tmp_path / "out")
+    assert problems(assembled) == []
+    evidence = prove(assembled)
+    assert evidence.problems == ()
+    assert evidence.shown[1] == "probabilities (4, 2) equal the artifact's bit by bit, from the same seed"
+    card = (assembled.folder / CARD).read_text()
+    assert "pipeline_tag: image-classification" in card
+    assert "An image classifier, made from the ground up with Groundup" in card
 
 
 def test_a_tokenizer_alone_proves_itself_without_groundup(store, tmp_path):

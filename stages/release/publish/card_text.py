@@ -28,6 +28,7 @@ _WHAT = {
     "images": "A set of images",
     "diffusers": "An image model",
     "groundup": "An image feature extractor",
+    "classifier": "An image classifier",
 }
 _LIMITS = {
     "causal_lm": (
@@ -37,6 +38,7 @@ _LIMITS = {
     "text": "Documents were not checked one by one for truth, offence or personal facts.",
     "images": "Labels were taken as they came.",
     "diffusers": "It draws images like those of its data, on their grid, and nothing else.",
+    "classifier": "It names one of its classes for whatever it is shown, noise and images of other things included.",
     "groundup": "Its features judge images of this very data; figures from other extractors cannot be compared.",
 }
 
