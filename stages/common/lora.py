@@ -44,12 +44,14 @@ class BaseIdentity:
         tensors_sha256: of all tensors in the base's files, see `folder_sha256`; this is what binds.
         artifact: fingerprint of the artifact that holds the base, if it is one.
         revision: commit of the Hub repository, if it is one.
+        license: of the base itself, as its card states it; whoever publishes carries it on. None in files written before.
     """
 
     name: str
     tensors_sha256: str
     artifact: str | None = None
     revision: str | None = None
+    license: str | None = None
 
 
 def folder_sha256(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
@@ -11,6 +12,7 @@ import pytest
 from pipeline.errors import Damaged, InputError, RecipeError, StoreError
 from stages.common.release.layout import Manifest, PublishedFile, differences, is_inside, load_provenance
 from stages.release.publish.assemble import assemble
+from stages.release.publish.shown import show_folder
 from tests.release import toy_store as toy
 
 
@@ -65,6 +67,20 @@ def test_an_artifact_whose_ancestor_is_gone_is_refused(tmp_path, model):
     with pytest.raises(StoreError, match=r"made from stages\.text\.tokenizer 70000001, which is not in this store"):
         assemble(model, None, "me/toy", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_whose_data_are_gone_is_left_out_and_said_and_keeps_no_model_here(tmp_path, model):
+    toy.evaluated(tmp_path, model, toy.corpus(tmp_path, "c0000002"), "e0000002")
+    toy.evaluated(tmp_path, model, toy.corpus(tmp_path), "e0000001", 1.75)
+    (tmp_path / "artifacts" / "text.corpus" / "c0000002").rename(tmp_path / "elsewhere")
+    assembled = assemble(model, None, "me/toy", tmp_path / "out")
+    rows = json.loads((assembled.folder / "metrics.json").read_bytes())
+    assert [row["value"] for row in rows if row["name"] == "perplexity"] == [1.75]
+    assert "text.evaluate-e0000002.json" not in {path.name for path in (assembled.folder / "provenance").iterdir()}
+    assert "`evaluate` (`e0000002`) measured it too, but what it measured on" in (assembled.folder / "README.md").read_text()
+    output = io.StringIO()
+    show_folder(assembled, output, whole_card=False)
+    assert "left out: evaluate e0000002 measured it" in output.getvalue()
 
 
 def test_a_damaged_artifact_is_refused(tmp_path, model):

@@ -13,7 +13,13 @@ import pytest
 from pipeline.cli.parser import parse
 from pipeline.errors import StoreError
 from stages.common.release.destination import alone
-from stages.common.release.private import findings, is_generated_text, without_paths
+from stages.common.release.private import (
+    findings,
+    is_generated_text,
+    override_without_paths,
+    value_without_paths,
+    without_paths,
+)
 from stages.release.publish.__main__ import _parser
 from stages.release.publish.assemble import assemble
 from stages.release.publish.checks import problems
@@ -115,6 +121,16 @@ def test_a_licence_that_nobody_stated_keeps_the_model_here(tmp_path):
         ("~/secret/notes", "a path of a machine"),
         ("C:\\Users\\ada\\x", "a path of a machine"),
         ("file:///data/x", "a path of a machine"),
+        ("/lustre/ada/client", "a path of a machine"),
+        ("['/projects/acme/x']", "a path of a machine"),
+        ("/data2/ada/x", "a path of a machine"),
+        ("C:/Users/ada/x", "a path of a machine"),
+        ("a:/home/ada/x", "a path of a machine"),
+        ("cache:/lustre/ada/x", "a path of a machine"),
+        ("~ada/x", "a path of a machine"),
+        ("\\\\server\\share\\x", "a path of a machine"),
+        ('"\\\\\\\\server\\\\share\\\\x"', "a path of a machine"),
+        ("or/ada@example.org", "a mail address"),
     ],
 )
 def test_what_tells_too_much_is_found(text, what):
@@ -130,6 +146,12 @@ def test_what_tells_too_much_is_found(text, what):
         "stage vae@seed=0 and me/toy@v1.0",
         "hf_hub, sk-learn, AKIA, a/tmp/b",
         "</defs><g id='x'/>",
+        "hub:owner/name@release.one, me/toy@v1.beta, me/toy@1.0.rc",
+        "token/s/GPU, 3/4/5, (a+b)/c/d, {repo}/resolve/main, **/a/b, [x]/y/z, <br/>/a/b",
+        "s/a/b/ and /\\d+/ and // and /api and a /b and ~1/2 and ~/",
+        "http://www.w3.org/1999/xlink hf://datasets/a/b s3://bucket/a/b",
+        "Apache License, Version 2.0, http://www.apache.org/licenses/ (the License); AS IS and/or",
+        '"\\\\nYou are\\\\nhere" "\\\\nYou\\\\nare" \\d+\\w',
     ],
 )
 def test_what_is_harmless_is_not(text):
@@ -162,6 +184,21 @@ def test_paths_are_taken_out_and_the_rest_stays():
         without_paths("files: [/home/ada/a.txt, b/c.txt] # https://x.org/home/y")
         == "files: [PATH, b/c.txt] # https://x.org/home/y"
     )
+
+
+def test_a_path_with_blanks_goes_as_a_whole_out_of_scalars_comments_and_overrides():
+    text = (
+        "a: /home/ada/My Documents/Acme/contract.txt  # mine\n"
+        "b: ['/lustre/ada/My Texts/x', c/d.txt]  # as in /home/ada/My Documents/Acme/contract.txt\n"
+        "text: |\n  look at\n  /home/ada/My Texts\nd: 1/2  # https://x.org/home/y\n"
+    )
+    assert (
+        without_paths(text) == "a: PATH  # mine\nb: [PATH, c/d.txt]  # as in PATH\ntext: PATH\nd: 1/2  # https://x.org/home/y\n"
+    )
+    assert without_paths("a: '/home/ada/My Texts/x\nb: 1\n") == "a: 'PATH\nb: 1\n"  # no YAML
+    assert override_without_paths("stages.c.files=/home/ada/My Texts/p.txt") == "stages.c.files=PATH"
+    assert override_without_paths("a.b=1/2") == "a.b=1/2"
+    assert value_without_paths({"files": ["/home/ada/My Texts/x", "b"], "n": 1}) == {"files": ["PATH", "b"], "n": 1}
 
 
 def test_vocabularies_and_weights_are_not_ours_to_search():

@@ -17,9 +17,10 @@ from pipeline.artifact import Artifact
 from stages.common.release.layout import CARD, Manifest, differences
 from stages.common.release.probe import load_probe, measure
 from stages.release.publish.assemble import assemble
+from stages.release.publish.checks import problems
 from stages.release.publish.clean_load import prove
 from tests.harness import run_stage
-from tests.image.digits import digits_artifact
+from tests.image.digits import digits_artifact, toy_artifact
 from tests.release import toy_store as toy
 from tests.text.tiny_bases import TINY, save_base, tiny_model
 
@@ -139,6 +140,47 @@ def test_own_classes_load_with_groundup_and_draw_the_same_images(tmp_path):
     assert "Groundup for its own classes" in evidence.shown[0]
     assert "equal the artifact's bit by bit" in evidence.shown[1]
     assert "Run this in a checkout of Groundup." in (assembled.folder / CARD).read_text()
+
+
+def test_feature_extractors_load_with_groundup_and_give_the_same_features(tmp_path):
+    images = in_store(tmp_path, digits_artifact(tmp_path / "images", num_train=200))
+    quick = {"num_steps": 25, "batch_size": 64, "num_features": 16, "first_width": 8, "learning_rate": 6e-3, "num_parts": 2}
+    made = in_store(tmp_path, run_stage("stages.image.classifier", tmp_path / "made", quick, {"images": images}))
+    assembled = assemble(made, None, "me/eyes", tmp_path / "out")
+    assert problems(assembled) == []
+    evidence = prove(assembled)
+    assert evidence.problems == ()
+    assert "Groundup for its own classes" in evidence.shown[0]
+    assert evidence.shown[1] == "features (4, 16) equal the artifact's bit by bit, from the same seed"
+    assert evidence.probe is None
+    assert "probe.json" not in (assembled.folder / CARD).read_text()
+
+
+def test_a_classifier_loads_with_groundup_and_gives_the_same_probabilities(tmp_path):
+    images = in_store(tmp_path, toy_artifact(tmp_path / "images", num=200))
+    quick = {"num_labels": 40, "budget_tflop": 0.0005, "batch_size": 32, "first_width": 8, "num_features": 16}
+    made = in_store(tmp_path, run_stage("stages.image.discriminative", tmp_path / "made", quick, {"images": images}))
+    assembled = assemble(made, None, "me/namer", tmp_path / "out")
+    assert problems(assembled) == []
+    evidence = prove(assembled)
+    assert evidence.problems == ()
+    assert evidence.shown[1] == "probabilities (4, 2) equal the artifact's bit by bit, from the same seed"
+    card = (assembled.folder / CARD).read_text()
+    assert "pipeline_tag: image-classification" in card
+    assert "An image classifier, made from the ground up with Groundup" in card
+
+
+def test_a_tokenizer_alone_proves_itself_without_groundup(store, tmp_path):
+    saved = save_base(tmp_path / "saved", tiny_model("qwen3"))
+    files = {f"tokenizer/{path.name}": path.read_bytes() for path in saved.iterdir() if path.name.startswith("tokenizer")}
+    made = toy.put(store["root"], "stages.text.tokenizer", "70000009", "tokenizer", files, inputs={"corpus": [store["corpus"]]})
+    assembled = assemble(made, None, "me/words", tmp_path / "out")
+    assert problems(assembled) == []
+    evidence = prove(assembled)
+    assert evidence.problems == ()
+    assert "no Groundup on the path" in evidence.shown[0]
+    assert evidence.shown[1].endswith("encodes 4 texts as the artifact's does")
+    assert evidence.probe.metric == "tokens_per_byte"
 
 
 def test_the_command_shows_files_card_and_checks_and_sends_nothing(store, tmp_path):

@@ -127,18 +127,22 @@ def pretrained(
     )
 
 
-def finetuned(root: Path, base: Artifact, data: Artifact) -> Artifact:
-    """Return a fine-tuning of `base`: an adapter and a merged model."""
+def finetuned(
+    root: Path, base: Artifact | None, data: Artifact, digits: str = "f0000001", *, identity: dict[str, Any] | None = None
+) -> Artifact:
+    """Return a fine-tuning of `base`, or of what `identity` names elsewhere: an adapter and a merged model."""
+    named = identity or {"name": "pretrain:b0000001", "tensors_sha256": "ee" * 32, "revision": None}
+    bound = {"base_model_name_or_path": named["name"], "revision": named["revision"], "r": 4}
     adapter = {
-        "adapter/adapter_config.json": json.dumps({"base_model_name_or_path": "pretrain:b0000001", "revision": None, "r": 4}),
-        "adapter/groundup_base.json": json.dumps({"name": "pretrain:b0000001", "tensors_sha256": "ee" * 32, "revision": None}),
+        "adapter/adapter_config.json": json.dumps(bound),
+        "adapter/groundup_base.json": json.dumps(named),
+        "card.md": "---\nlicense: other\nlicense_name: cc-by-4.0 and not stated\n---\n# combined\n",
     }
     path = root / "adapter.safetensors"
     save_file({"lora": np.ones(2, dtype=np.float32)}, path)
     files = model_files("merged") | adapter | {"adapter/adapter_model.safetensors": path.read_bytes()}
-    return put(
-        root, "stages.text.finetune", "f0000001", "causal_lm", files, inputs={"base": [base], "corpus": [data]}, config={"r": 4}
-    )
+    inputs = {"corpus": [data]} | ({"base": [base]} if base else {})
+    return put(root, "stages.text.finetune", digits, "causal_lm", files, inputs=inputs, config={"r": 4})
 
 
 def evaluated(

@@ -12,6 +12,9 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 PLACEHOLDER = "PATH"
 MAX_SHOWN = 5
@@ -30,9 +33,19 @@ _SECRETS = {
 }
 _MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b")
 _ROOTS = "home|Users|root|tmp|var|work|workspace|mnt|media|opt|srv|scratch|private|Volumes|etc|usr|data|content|kaggle|nfs|gpfs"
-# Behind a letter, a dot or a slash it is part of an address or of a relative path.
-_PATH = re.compile(rf"(?<![\w./:<~-])(?:~?/(?:{_ROOTS})/[^\s\"'`<>|,;)\]}}]+|~/[^\s\"'`<>|,;)\]}}]+|[A-Za-z]:\\[^\s\"'<>|]+)")
+_REST = r"[^\s\"'`<>|,;)\]}]+"
+# Behind a letter, a dot or a slash it is part of an address or of a relative path; a colon may stand before (KEY:/home/x), as
+# that of an address is followed by a second slash. Folders of other names (/projects/acme) count from two parts on, and not
+# behind what ends a placeholder or a pattern ({repo}/resolve/main, **/a/b). A share of Windows has twice as many strokes at
+# its beginning as inside, also where JSON doubles them; \\nfoo\\nbar has not.
+_PATH = re.compile(
+    rf"(?<![\w./<~-])(?:~?/(?:{_ROOTS})/{_REST}|~(?:[A-Za-z][\w.-]*)?/{_REST}|[A-Za-z]:\\[^\s\"'<>|]+|[A-Za-z]:/(?!/){_REST})"
+    rf"|(?<![\w./<~)}}\]*>+%$-])/(?:[^\W\d]|[._])[\w.+@~-]*/[\w.+@~-]{_REST.removesuffix('+')}*"
+    r"|(?<!\\)\\{4}[\w.-]+\\{2}[\w$.-]+|(?<!\\)\\{2}[\w.-]+\\[\w$.-]+"
+)
 _FILE_URL = re.compile(r"\bfile://[^\s\"'<>]+")
+# `hub:owner/name@revision`, and without `hub:` where the revision begins like a version, is no mail address.
+_PINNED = re.compile(r"\bhub:[\w.-]+/[\w.-]+@[\w./-]+|(?<![\w./-])[\w.-]+/[\w.-]+@v?\d[\w.-]*")
 _COMMON_NAMES = frozenset(
     [
         *("root", "user", "users", "admin", "ubuntu", "debian", "ec2-user", "runner", "docker", "jovyan", "vagrant", "localhost"),
@@ -63,7 +76,7 @@ def findings(text: str, repo: str) -> Iterator[tuple[int, str]]:
         for what, form in _SECRETS.items():
             if re.search(form, line):
                 yield number, what
-        if _MAIL.search(line):
+        if _MAIL.search(_PINNED.sub("", line)):
             yield number, "a mail address"
         for pattern in (_PATH, _FILE_URL):
             if found := pattern.search(line):
@@ -87,8 +100,60 @@ def told_by(path: Path, name: str, repo: str, *, hint: str = "") -> Iterator[str
 
 
 def without_paths(text: str) -> str:
-    """Return `text` with each path of a machine replaced by PATH: a path is never part of what a result depends on."""
-    return _PATH.sub(PLACEHOLDER, _FILE_URL.sub(PLACEHOLDER, text))
+    """Return the YAML `text` with PATH for each scalar that holds a path of a machine: no result depends on where a file lies.
+
+    The whole scalar goes, as nothing says where in `/home/me/My Texts/a.txt` the path ends; in a comment, all that follows.
+    """
+    pieces, end = [], 0
+    for start, stop in _scalars(text):
+        pieces += [_open_end(text[end:start]), _blanked(text[start:stop])]
+        end = stop
+    return "".join([*pieces, _open_end(text[end:])])
+
+
+def override_without_paths(word: str) -> str:
+    """Return KEY=VALUE with PATH for a value that holds a path of a machine."""
+    key, equals, value = word.partition("=")
+    return f"{key}={PLACEHOLDER}" if equals and _holds_path(value) else _blanked(word)
+
+
+def value_without_paths(value: Any) -> Any:
+    """Return a value of a configuration with PATH for each string in it that holds a path of a machine."""
+    if isinstance(value, str):
+        return _blanked(value)
+    if isinstance(value, dict):
+        return {key: value_without_paths(one) for key, one in value.items()}
+    return [value_without_paths(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _holds_path(text: str) -> bool:
+    return bool(_PATH.search(text) or _FILE_URL.search(text))
+
+
+def _blanked(scalar: str) -> str:
+    """A block of several lines keeps the end of its last one."""
+    if not _holds_path(scalar):
+        return scalar
+    return PLACEHOLDER + scalar[len(scalar.rstrip()) :]
+
+
+def _open_end(text: str) -> str:
+    """Return text between scalars, comments for the most part, each line cut at the first path in it."""
+    return "".join(_cut(line) for line in text.splitlines(keepends=True))
+
+
+def _cut(line: str) -> str:
+    found = [match.start() for match in (_PATH.search(line), _FILE_URL.search(line)) if match]
+    return line[: min(found)] + PLACEHOLDER + line[len(line.rstrip("\r\n")) :] if found else line
+
+
+def _scalars(text: str) -> list[tuple[int, int]]:
+    """Return where scalars begin and end; none where the text is no YAML, so that lines are cut."""
+    try:
+        tokens = [token for token in yaml.scan(text, Loader=yaml.SafeLoader) if isinstance(token, yaml.ScalarToken)]
+    except yaml.YAMLError:
+        return []
+    return [(token.start_mark.index, token.end_mark.index) for token in tokens]
 
 
 def _own_names(owner: str) -> dict[str, str]:

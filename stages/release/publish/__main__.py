@@ -90,6 +90,8 @@ def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
 def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     """Show what was assembled and what the checks found; say whether it may leave."""
     from stages.common.release.outcome import save_outcome
+    from stages.common.release.private import told_by
+    from stages.common.release.probe import PROBE
     from stages.release.publish.checks import problems
     from stages.release.publish.clean_load import Evidence, prove
     from stages.release.publish.probe_rows import with_probe
@@ -101,6 +103,7 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     wrong += evidence.problems
     if evidence.probe is not None and not wrong:
         assembled = with_probe(assembled, evidence.probe)
+        wrong += told_by(assembled.folder / PROBE, PROBE, assembled.repo)  # it is not there when all else is searched
     show_folder(assembled, sys.stdout, whole_card=options.show_card)
     show_outcome(wrong, evidence, sys.stdout)
     noted = save_outcome(assembled.folder, assembled.repo, wrong, evidence.shown)

@@ -17,6 +17,7 @@ from pipeline.artifact import RECORD, Artifact, differences
 from pipeline.errors import Damaged, InputError, RecipeError
 from stages.common.release import layout
 from stages.common.release.destination import check_replaceable, put_in_place
+from stages.common.release.foreign import foreign_bases
 from stages.common.release.layout import Manifest
 from stages.common.release.names import check_repo
 from stages.common.release.private import without_paths
@@ -26,7 +27,8 @@ from stages.release.publish.image_usage import Usage
 from stages.release.publish.licence import Licence, licence_of
 from stages.release.publish.lineage import Lineage, trace
 from stages.release.publish.model_index import Measurement, measurements
-from stages.release.publish.parts import Selection, read_json, select
+from stages.release.publish.parts import MEASURED, Selection, read_json, select
+from stages.release.publish.probe_rows import probe_rows
 from stages.release.publish.sources import card_text, describe
 from stages.release.publish.usage import usage_of
 
@@ -85,13 +87,17 @@ def assemble(
     selection, lineage = select(artifact, part), trace(artifact)
     base, revision = _base(artifact, selection, base_repo)
     names = lineage.names
-    licence = licence_of({names[one.fingerprint]: one for one in lineage.data}, _foreign_base(artifact), stated_license)
+    bases = foreign_bases([artifact, *lineage.ancestors.values()])
+    others = {f"base {one.pinned}": one.license for one in bases}
+    licence = licence_of({names[one.fingerprint]: one for one in lineage.data}, others, stated_license)
     facts = Facts(
         lineage=lineage,
         selection=selection,
         usage=usage_of(artifact, selection, repo, base, revision),
         licence=licence,
         data=[describe(one, names[one.fingerprint]) for one in lineage.data],
+        bases=bases,
+        probe=probe_rows(lineage, repo) if selection.loader in MEASURED else None,
         measured=measurements(lineage),
         repo=repo,
         base_repo=base,
@@ -150,18 +156,6 @@ def _base(artifact: Artifact, selection: Selection, given: str | None) -> tuple[
             "(groundup publish BASE --repo owner/name), then name it here: --base-repo owner/name"
         )
     return None, None
-
-
-def _foreign_base(artifact: Artifact) -> dict[str, str]:
-    """Licence of a base that is no artifact of ours, as the stage carried it on into its card."""
-    if artifact.record.identity.get("config", {}).get("r") is None or artifact.record.inputs.get("base"):
-        return {}
-    from huggingface_hub.repocard import metadata_load
-
-    path = artifact / "adapter" / "groundup_base.json"
-    values = metadata_load(artifact / "card.md") or {}
-    name = str(read_json(path).get("name", "base")) if path.is_file() else "base"
-    return {f"base {name}": str(values.get("license_name") or values.get("license", ""))}
 
 
 def _captions(artifact: Artifact) -> dict[str, str]:

@@ -9,12 +9,14 @@ from typing import Any
 from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from pipeline.errors import StageError
+from stages.common.release.foreign import ForeignBase
 from stages.release.publish import card_text
 from stages.release.publish.image_usage import Usage
 from stages.release.publish.licence import Licence, metadata
 from stages.release.publish.lineage import Lineage
 from stages.release.publish.model_index import Measurement, eval_results
 from stages.release.publish.parts import Selection
+from stages.release.publish.probe_rows import ProbeRows
 from stages.release.publish.sources import Data
 
 TAG = "groundup"
@@ -28,6 +30,8 @@ class Facts:
         repo: `owner/name` on the Hub.
         base_repo: the base under an adapter, or of a merged model, on the Hub; None where there is none there.
         base_revision: its commit, when pinned.
+        bases: from elsewhere, that it or an ancestor was fine-tuned from.
+        probe: what `probe.json` is measured on; None where there is none.
         figures: paths under figures/ -> caption.
     """
 
@@ -36,6 +40,8 @@ class Facts:
     usage: Usage
     licence: Licence
     data: Sequence[Data]
+    bases: Sequence[ForeignBase]
+    probe: ProbeRows | None
     measured: list[Measurement]
     repo: str
     base_repo: str | None

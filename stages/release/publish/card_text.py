@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifact import Artifact
 from stages.common.release.layout import CARD, DATA_CARDS, MANIFEST, METRICS, PROVENANCE, RECIPE, provenance_name
 from stages.common.release.measured import subjects
-from stages.common.release.private import without_paths
+from stages.common.release.private import override_without_paths, value_without_paths
 from stages.release.publish.markdown import block, code, plain, table
 from stages.release.publish.parts import read_json
 
 if TYPE_CHECKING:
+    from stages.common.release.foreign import ForeignBase
     from stages.release.publish.card import Facts
     from stages.release.publish.model_index import Measurement
 
@@ -27,6 +28,7 @@ _WHAT = {
     "images": "A set of images",
     "diffusers": "An image model",
     "groundup": "An image feature extractor",
+    "classifier": "An image classifier",
 }
 _LIMITS = {
     "causal_lm": (
@@ -36,6 +38,7 @@ _LIMITS = {
     "text": "Documents were not checked one by one for truth, offence or personal facts.",
     "images": "Labels were taken as they came.",
     "diffusers": "It draws images like those of its data, on their grid, and nothing else.",
+    "classifier": "It names one of its classes for whatever it is shown, noise and images of other things included.",
     "groundup": "Its features judge images of this very data; figures from other extractors cannot be compared.",
 }
 
@@ -62,7 +65,9 @@ def sections(facts: Facts) -> list[str]:
 
 def _what(facts: Facts) -> str:
     artifact, kind = facts.lineage.artifact, facts.selection.kind
-    lines = [f"{_WHAT[kind.loader]}, made from the ground up with Groundup: {code(artifact.record.stage)}."]
+    origin = " and ".join(code(one.pinned) for one in facts.bases)
+    made = f"fine-tuned with Groundup from {origin}" if origin else "made from the ground up with Groundup"
+    lines = [f"{_WHAT[kind.loader]}, {made}: {code(artifact.record.stage)}."]
     parameters = _metric(artifact, "num_parameters")
     if parameters is not None:
         lines.append(f"{parameters:,.0f} parameters.")
@@ -101,8 +106,15 @@ def _data(facts: Facts) -> str:
         "## The data" if facts.is_data else "## Training data",
         table(["data", "rows", "licence", "source and revision", "artifact"], rows),
         f"Their cards are in `{DATA_CARDS}/`.",
+        *map(_base_data, facts.bases),
     ]
     return "\n\n".join(lines)
+
+
+def _base_data(base: ForeignBase) -> str:
+    """Say what is known of what a base from elsewhere had learnt before."""
+    known = f"its records are in `{PROVENANCE}/`" if base.artifact else "its training data are not known here"
+    return f"The base, {code(base.pinned)} (licence: {plain(base.license)}), was trained before that: {known}."
 
 
 def _procedure(facts: Facts) -> str:
@@ -115,10 +127,10 @@ def _procedure(facts: Facts) -> str:
         decided = {f"{key} (decided by a probe)": value for key, value in _resolved(artifact).items()}
         if not values and not decided:
             continue
-        rows = [[code(key), code(without_paths(_value(value)))] for key, value in (values | decided).items()]
+        rows = [[code(key), code(_value(value))] for key, value in (values | decided).items()]
         tables = [table(["setting", "value"], rows)]
         if derived := _derived(artifact):
-            rows = [[plain(key), code(without_paths(_value(value)))] for key, value in derived.items()]
+            rows = [[plain(key), code(_value(value))] for key, value in derived.items()]
             tables.append(table(["what followed from the settings and the data", "value"], rows))
         heading = f"<summary>{html.escape(f'{record.name}: {record.stage} {record.fingerprint[:8]}')}</summary>"
         lines.append("\n\n".join([f"<details>{heading}", *tables, "</details>"]))
@@ -173,7 +185,14 @@ def _results(facts: Facts) -> str:
         rows.append([*cells, plain(one.artifact.record.name), *([_mean(one)] if with_means else [])])
     columns += ["mean over seeds"] if with_means else []
     lines = [table(columns, rows), *_company(facts), f"The same rows for programs: `{METRICS}`."]
-    return "## Results\n\n" + "\n\n".join(lines) if rows else ""
+    if not rows:
+        lines = []
+    lines += [
+        f"{code(one.record.name)} ({code(one.fingerprint[:8])}) measured it too, but what it measured on is not in the store any "
+        "more, so it is left out."
+        for one in facts.lineage.left_out
+    ]
+    return "## Results\n\n" + "\n\n".join(lines) if lines else ""
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -228,7 +247,7 @@ def _reproduce(facts: Facts) -> str:
     if recipe is None:
         how = "The recipe is not in the store any more; the settings above and the records are what it said."
     else:
-        command = ["groundup", "run", RECIPE, *(without_paths(word) for word in recipe.overrides), "--only", recipe.node]
+        command = ["groundup", "run", RECIPE, *(override_without_paths(word) for word in recipe.overrides), "--only", recipe.node]
         how = f"With Groundup at commit {code(commit)}:\n\n{block(shlex.join(command), 'bash')}"
     versions = artifact.record.provenance.get("versions") or {}
     named = ", ".join(f"{plain(str(name))} {plain(str(version))}" for name, version in versions.items())
@@ -245,6 +264,7 @@ def _reproduce(facts: Facts) -> str:
         f"versions and kind of machine the result is the same bit by bit; `{MANIFEST}` holds the sha256 of every file, and "
         f"`{PROVENANCE}/` the records. They are not signed: pin a commit of this repository to be sure of what you get.",
         table(["stage", "kind", "fingerprint", "record"], rows),
+        f"{plain(facts.probe.sentence())}." if facts.probe else "",
         f"`{CARD}` was generated from these records.",
     ]
     return "\n\n".join(line for line in lines if line)
@@ -268,4 +288,5 @@ def _derived(artifact: Artifact) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = value_without_paths(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)

@@ -62,8 +62,10 @@ def prove(assembled: Assembled, *, timeout_seconds: float = TIMEOUT_SECONDS) -> 
         return Evidence(problems=(str(damage),))
     except GroundupError as error:
         return Evidence(problems=(f"it could not be tried in a clean process: {error}",))
-    probe = Probe(**answers["measure"], texts=tasks["measure"]["texts"]) if "measure" in tasks else None
-    return Evidence(tuple(shown), tuple(problems), probe)
+    if "measure" not in tasks:
+        return Evidence(tuple(shown), tuple(problems))
+    shown.append(probe_rows(assembled.lineage, assembled.repo).sentence())
+    return Evidence(tuple(shown), tuple(problems), Probe(**answers["measure"], texts=tasks["measure"]["texts"]))
 
 
 def base_folder(assembled: Assembled) -> Path | None:
@@ -110,7 +112,7 @@ def _tasks(assembled: Assembled, folder: Path, base: Path | None) -> dict[str, d
     if look == "logits":
         save_file({"input_ids": _input_ids(assembled, base)}, folder / "input.safetensors")
     if look in ("logits", "encodings"):
-        texts = probe_rows(assembled.lineage, assembled.repo)
+        texts = list(probe_rows(assembled.lineage, assembled.repo).texts)
         tasks["measure"] = measuring(assembled.folder, selection.kind.part, repo=assembled.repo, texts=texts, base=base)
     return tasks
 

@@ -30,6 +30,7 @@ REDISTRIBUTABLE = frozenset(
 )
 _NO_DERIVATIVES = frozenset({"cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0"})
 HUB_NAMES = REDISTRIBUTABLE | _NO_DERIVATIVES
+_AND = " and "
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class Licence:
         name: for `other`, what it is.
         by_data: name of each set of data -> its licence.
         assumed: data whose licence the user stated at publishing; the records do not hold it.
+        bases: names in `by_data` of what is no data, but a model of somebody else.
     """
 
     license: str
     name: str | None
     by_data: dict[str, str]
     assumed: tuple[str, ...]
+    bases: tuple[str, ...] = ()
 
     def problems(self, *, redistributes: bool) -> list[str]:
         """Return what forbids to publish.
@@ -56,7 +59,13 @@ class Licence:
         """
         lines = ["no data are known that it was made from, so no licence follows"] if not self.by_data else []
         for data, name in self.by_data.items():
-            if name.lower() in UNSTATED:
+            if is_unstated(name) and data in self.bases:
+                lines.append(
+                    f"licence: that of the {data} is not stated, and --license speaks for your own data only; ask whoever holds "
+                    "the rights to state it at the head of the base's README.md (license: NAME), or take another base; then run "
+                    "the fine-tuning again"
+                )
+            elif is_unstated(name):
                 lines.append(
                     f"licence: that of {data!r} is not stated; ask whoever holds the rights, then give --license NAME "
                     "(or set license in the recipe's corpus stage)"
@@ -75,6 +84,8 @@ class Licence:
         ]
         if self.assumed:
             lines += ["", f"Stated by the publisher, not by the records: {', '.join(self.assumed)}."]
+        if self.bases:
+            lines += ["", f"Not made here, and under the terms in its own repository: {', '.join(self.bases)}."]
         lines += [
             "",
             "Name the authors of the data as their licence asks; data_cards/ says who they are. Texts of licences:",
@@ -85,11 +96,11 @@ class Licence:
 
 
 def licence_of(data: Mapping[str, Artifact], others: Mapping[str, str], stated: str | None) -> Licence:
-    """Combine the licences of `data` and `others`; `stated` fills in where a record says nothing.
+    """Combine the licences of `data` and `others`; `stated` fills in where the record of `data` says nothing.
 
     Args:
         data: name -> what the result was learnt from.
-        others: name -> licence of what else went into it, such as a base from the Hub.
+        others: name -> licence of bases from elsewhere; the user cannot speak for those.
         stated: by the user, at publishing.
 
     Raises:
@@ -99,15 +110,19 @@ def licence_of(data: Mapping[str, Artifact], others: Mapping[str, str], stated: 
         raise DataError(
             f"--license {stated}: not a name that the Hub knows; see https://huggingface.co/docs/hub/repositories-licenses"
         )
-    by_data, assumed = {}, []
-    for name, found in ({name: _recorded(one) for name, one in data.items()} | dict(others)).items():
-        if found.lower() in UNSTATED and stated:
-            assumed.append(name)
-        by_data[name] = stated if name in assumed and stated else found
-    names = sorted(set(by_data.values()))
+    by_data = {name: _recorded(one) for name, one in data.items()}
+    assumed = tuple(name for name, found in by_data.items() if is_unstated(found)) if stated else ()
+    by_data |= {name: str(stated) for name in assumed} | dict(others)
+    names = sorted({part for found in by_data.values() for part in found.split(_AND)})
     if len(names) == 1 and names[0] in HUB_NAMES:
-        return Licence(names[0], None, by_data, tuple(assumed))
-    return Licence("other", "-and-".join(name.replace(" ", "-") for name in names) or None, by_data, tuple(assumed))
+        return Licence(names[0], None, by_data, assumed, tuple(others))
+    combined = "-and-".join(name.replace(" ", "-") for name in names) or None
+    return Licence("other", combined, by_data, assumed, tuple(others))
+
+
+def is_unstated(name: str) -> bool:
+    """Say whether a licence, or one of several joined by " and ", says nothing."""
+    return any(part.strip().lower() in UNSTATED for part in name.split(_AND))
 
 
 def names_of(data: Iterable[Artifact]) -> dict[str, str]:

@@ -50,6 +50,7 @@ class Lineage:
             rivals, their data and their records are not part of this model. Nothing of them is in it, their owner may not want
             them shown, and the comparison's own record, which goes along whole, says who took part and what came out.
         recipe: that made it, when a run is noted in the store.
+        left_out: evaluations that cannot be shown, as nobody could see any more what they measured on.
     """
 
     artifact: Artifact
@@ -57,6 +58,7 @@ class Lineage:
     evaluations: tuple[Artifact, ...]
     relatives: dict[str, Artifact]
     recipe: Recipe | None
+    left_out: tuple[Artifact, ...] = ()
 
     @property
     def data(self) -> list[Artifact]:
@@ -98,12 +100,19 @@ def trace(artifact: Artifact) -> Lineage:
     """
     shelf = artifact.path.resolve().parent.parent
     ancestors = _ancestors(shelf, [artifact])
-    evaluations = tuple(sorted(_evaluations(shelf, artifact), key=lambda one: one.fingerprint))
+    found = sorted(_evaluations(shelf, artifact), key=lambda one: one.fingerprint)
     own = {artifact.fingerprint, *ancestors}
-    rivals = {rival for one in evaluations for rival in subjects(one.record)} - own
-    relatives = ancestors | _ancestors(shelf, evaluations, without=rivals)
+    rivals = {rival for one in found for rival in subjects(one.record)} - own
+    relatives, left_out = dict(ancestors), []
+    for one in found:
+        try:
+            relatives |= _ancestors(shelf, [one], without=rivals)
+        except StoreError:  # the model itself is whole: only this measurement of it cannot be shown
+            left_out.append(one)
     relatives.pop(artifact.fingerprint, None)
-    return Lineage(artifact, ancestors, evaluations, relatives, _recipe(shelf.parent / "runs", artifact.fingerprint))
+    evaluations = tuple(one for one in found if one not in left_out)
+    recipe = _recipe(shelf.parent / "runs", artifact.fingerprint)
+    return Lineage(artifact, ancestors, evaluations, relatives, recipe, tuple(left_out))
 
 
 def _entries(artifact: Artifact) -> Iterator[InputEntry]:

@@ -11,8 +11,10 @@ from pipeline.artifact import Artifact
 from pipeline.errors import Damaged, RecipeError
 from stages.common.release.layout import PARTS, Part
 
-Loader = Literal["causal_lm", "adapter", "tokenizer", "text", "images", "diffusers", "groundup"]
-"""How it is loaded: the class of a library, or, for `groundup`, classes of our own."""
+Loader = Literal["causal_lm", "adapter", "tokenizer", "text", "images", "diffusers", "groundup", "classifier"]
+"""How it is loaded: the class of a library, or, for `groundup` and `classifier`, classes of our own."""
+MEASURED: frozenset[Loader] = frozenset({"causal_lm", "adapter", "tokenizer"})
+"""What is measured on texts, so that its repository brings a `probe.json`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
         Kind("model", "model", "model_index.json", "diffusers", *_IMAGE, ("grid.json", "family.json")),
         Kind("model", "model", "config.json", "diffusers", *_IMAGE, ("grid.json", "family.json")),
     ),
+    "discriminative_classifier": (Kind("model", "model", "config.json", "classifier", "diffusers", "image-classification"),),
     "feature_extractors": (
         Kind("extractors", ".", "extractors.json", "groundup", "diffusers", "image-feature-extraction", ("grid.json",)),
     ),

@@ -24,6 +24,11 @@ def show_folder(assembled: Assembled, output: TextIO, *, whole_card: bool) -> No
     output.write(f"  {_size(sum(files.values())):>10}  in all, {len(files)} files\n\ncard\n")
     text = (assembled.folder / CARD).read_text(encoding="utf-8")
     output.write(text if whole_card else _short(assembled, text))
+    for one in assembled.lineage.left_out:
+        output.write(
+            f"  left out: {one.record.name} {one.fingerprint[:8]} measured it, but what it measured on is not in this store any "
+            "more; run its recipe again to show it\n"
+        )
     output.write("\n")
 
 

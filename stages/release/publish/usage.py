@@ -29,6 +29,8 @@ def usage_of(artifact: Artifact, selection: Selection, repo: str, base: str | No
             return Usage(_DATA.format(repo=repo, shown=""))
         case "groundup":
             return _extractors(artifact, repo)
+        case "classifier":
+            return _classifier(artifact, selection, repo)
         case _:
             return image_usage(artifact, selection, repo)
 
@@ -99,3 +101,18 @@ with torch.no_grad():
     features = network.features(images)
 """
     return Usage(code, "features", needs_groundup=True)
+
+
+def _classifier(artifact: Artifact, selection: Selection, repo: str) -> Usage:
+    config = read_json(artifact / selection.kind.folder / "config.json")
+    shape = f"{config['channels']}, {config['height']}, {config['width']}"
+    code = f"""\
+import torch
+from stages.common.images.extractor import ExtractorNetwork
+
+network = ExtractorNetwork.from_pretrained("{repo}").eval()
+images = torch.randint(0, {config["levels"]}, (4, {shape}), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+with torch.no_grad():
+    probabilities = network(images).softmax(dim=1)  # (4, {config["num_outputs"]}): p(class | image)
+"""
+    return Usage(code, "probabilities", needs_groundup=True)

@@ -6,16 +6,17 @@ import ast
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub.repocard import metadata_load
 
-from pipeline.artifact import Artifact
+from pipeline.artifact import RECORD, Artifact
 from pipeline.contract import write_bytes, write_json
 from stages.common.release.destination import check_replaceable, put_in_place
+from stages.common.release.foreign import foreign_bases
 from stages.common.release.layout import CARD, Manifest, published_files
 from stages.release.space.kinds import App
 from stages.release.space.vendoring import TOPS, imported, vendor
@@ -159,8 +160,20 @@ def _title(repo: str) -> str:
     return repo.partition("/")[2].replace("-", " ").replace("_", " ")
 
 
+def _with_bases(artifact: Artifact) -> Iterator[Artifact]:
+    """Yield the artifact, the base that it was fine-tuned from, that one's base and so on, as far as they are in the store."""
+    shelf, pending = artifact.path.resolve().parent.parent, [artifact]
+    while pending:
+        yield (one := pending.pop())
+        for entry in one.record.inputs.get("base", []):
+            folder = shelf / entry.stage.removeprefix("stages.")
+            pending += [Artifact.open(folder / name) for name in (entry.fingerprint[:8],) if (folder / name / RECORD).is_file()]
+
+
 def _about(artifact: Artifact, app: App, model_repo: str) -> str:
+    origin = " and ".join(f"`{base.pinned}`" for base in foreign_bases(_with_bases(artifact)))
+    made = f"fine-tuned with Groundup from {origin}" if origin else "trained from the ground up with Groundup"
     return (
-        f"[{model_repo}](https://huggingface.co/{model_repo}) {app.task}. It was trained from the ground up with Groundup "
+        f"[{model_repo}](https://huggingface.co/{model_repo}) {app.task}. It was {made} "
         f"({artifact.record.stage}, artifact `{artifact.fingerprint[:8]}`); what it learnt from and how well is in its card."
     )

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from huggingface_hub.repocard import metadata_load
 
 from pipeline.artifact import Artifact, Record
@@ -17,6 +18,8 @@ from stages.common.release.fetch import cached, fetch, inconsistencies, remember
 from stages.common.release.layout import BASE_ORIGIN, MANIFEST, PROVENANCE, Manifest, load_provenance
 from stages.common.release.model_checks import base_problems, model_problems
 from stages.text.finetune.config import Config
+
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ def open_base(config: Config, context: Context) -> Base:
 def _of_artifact(artifact: Artifact) -> Base:
     folder = model_folder(artifact)
     name = f"{artifact.record.stage.rpartition('.')[2]}:{artifact.fingerprint[:8]}"
-    identity = BaseIdentity(name, folder_sha256(folder), artifact=artifact.fingerprint)
-    return Base(folder, identity, _license_in(artifact / "card.md"))
+    licence = license_in(artifact / "card.md")
+    identity = BaseIdentity(name, folder_sha256(folder), artifact=artifact.fingerprint, license=licence)
+    return Base(folder, identity, licence)
 
 
 def _of_hub(source: HubRepo, context: Context) -> Base:
@@ -89,8 +93,9 @@ def _of_hub(source: HubRepo, context: Context) -> Base:
 def _of_folder(folder: Path, name: str, commit: str | None, manifest: Manifest | None) -> Base:
     records = tuple(load_provenance(folder).values()) if manifest else ()
     artifact = manifest.artifact if manifest else None
-    identity = BaseIdentity(name, folder_sha256(folder), artifact=artifact, revision=commit)
-    return Base(folder, identity, _license_in(folder / "README.md"), manifest, records)
+    licence = license_in(folder / "README.md")
+    identity = BaseIdentity(name, folder_sha256(folder), artifact=artifact, revision=commit, license=licence)
+    return Base(folder, identity, licence, manifest, records)
 
 
 def _refuse(where: str, problems: list[str]) -> None:
@@ -98,7 +103,13 @@ def _refuse(where: str, problems: list[str]) -> None:
         raise DataError(f"base: {where} cannot be fine-tuned: " + "; ".join(problems))
 
 
-def _license_in(card: Path) -> str:
-    if not card.exists():
-        return "not stated"
-    return str((metadata_load(card) or {}).get("license", "not stated"))
+def license_in(card: Path) -> str:
+    """Return the licence that the head of a model card states, several joined by " and "; `other` goes by its name."""
+    try:
+        values = metadata_load(card) if card.exists() else None
+    except (ValueError, yaml.YAMLError):  # somebody else's card; the model is none the worse for it
+        values = None
+    given = (values or {}).get("license")
+    names = [str(one) for one in (given if isinstance(given, list) else [given]) if one]
+    called = (values or {}).get("license_name")
+    return " and ".join(str(called) if name == "other" and called else name for name in names) or NOT_STATED

@@ -55,7 +55,7 @@ def write_cards(
 
 
 def _front_matter(base: Base, licenses: Mapping[str, str], *, library: str) -> str:
-    names = sorted(set(licenses.values()))
+    names = sorted({name for several in licenses.values() for name in several.split(" and ")})
     values = {"library_name": library, "pipeline_tag": "text-generation"}
     if base.identity.revision:  # a repository of the Hub; other names mean nothing there
         values["base_model"] = base.identity.name

@@ -10,7 +10,7 @@ from stages.common import plots
 from stages.common.corpus_io import license_of
 from stages.common.reload import PARITY_TOLERANCE
 from stages.common.training import TrainingPlan, TrainingSummary
-from stages.text.finetune.base import Base
+from stages.text.finetune.base import NOT_STATED, Base
 from stages.text.finetune.cards import write_cards
 from stages.text.finetune.config import Config
 from stages.text.finetune.evaluation import TEMPERATURE, TOP_K, Comparison, Sample
@@ -76,9 +76,10 @@ def write_report(config: Config, context: Context, outcome: Outcome, exported: E
 
 
 def _base_license(context: Context, base: Base) -> str:
-    # A base whose card does not say is under the licence of the text that it was made from, if that is known.
-    corpora = context.inputs("old_corpus")
-    return license_of(corpora[0]) if base.license == "not stated" and corpora else base.license
+    # A base of this recipe whose card does not say is under the licence of the text that it was made from. Of a base from
+    # elsewhere nobody here knows that text: the old corpus is only what it is measured on.
+    corpora = context.inputs("old_corpus") if context.inputs("base") else []
+    return license_of(corpora[0]) if base.license == NOT_STATED and corpora else base.license
 
 
 def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
@@ -112,7 +113,9 @@ def _metrics(context: Context, outcome: Outcome, exported: Export) -> None:
     }
     for name, (value, unit) in cost.items():
         context.metric(name, value, unit=unit, higher_is_better=False, n=1, items="models")
-    context.metric("training_flops", outcome.training_flops, unit="FLOP", n=outcome.plan.num_steps, items="steps")
+    context.metric(
+        "training_flops", outcome.training_flops, unit="FLOP", higher_is_better=None, n=outcome.plan.num_steps, items="steps"
+    )
     if outcome.summary.seconds > 0:
         speed = outcome.summary.num_tokens / outcome.summary.seconds
         context.metric("tokens_per_second", speed, unit="token/s", higher_is_better=True, n=outcome.plan.num_steps, items="steps")
