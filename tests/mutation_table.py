@@ -66,7 +66,7 @@ ENGINE = [
              "if added := sorted(set(found) - set(recorded)):", "if added := []:",
              f"{_STORE}test_damage_is_seen_and_named[a file added]"),
     Mutation("record digest", "pipeline/artifact.py",
-             "if digest(values) != claimed:", "if False:", f"{_STORE}test_damage_is_seen_and_named[a metric in the record edited]"),
+             "if found != claimed:", "if False:", f"{_STORE}test_damage_is_seen_and_named[a metric in the record edited]"),
     Mutation("short names never mix", "pipeline/store.py",
              "if _claimed(final) not in (None, fingerprint):", "if False:",
              f"{_STORE}test_fingerprints_that_share_their_first_digits_do_not_mix"),

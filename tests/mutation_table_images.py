@@ -269,9 +269,9 @@ FAMILIES = [
              f"{_IMAGE}test_unet.py::test_without_a_patch_size_larger_images_get_patches_that_fit"),
     Mutation("image: the GPU recipe's networks see every pixel", "configs/images_gpu.yaml",
              "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 100000.0\n"
-             "    batch_size: 256\n    patch_size: 1 ",
+             "    batch_size: 256\n    learning_rate: 0.0005\n    patch_size: 1 ",
              "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 100000.0\n"
-             "    batch_size: 256\n    patch_size: 2 ",
+             "    batch_size: 256\n    learning_rate: 0.0005\n    patch_size: 2 ",
              f"{_IMAGE}test_recipe_networks.py::test_networks_have_the_size_and_the_cost_that_was_worked_out[images_gpu-flow_matching]"),
     Mutation("image: groups of two channels", "stages/common/images/unet.py",
              "FEWEST_CHANNELS_IN_A_GROUP = 32, 2", "FEWEST_CHANNELS_IN_A_GROUP = 32, 1",
@@ -435,8 +435,8 @@ JUDGES = [
              "found = [compare(one, other) if matched(one, other, study.tolerance) else None for one, other in pairs]",
              "found = [compare(one, other) for one, other in pairs]", f"{_STUDY}test_budgets_that_are_not_matched_give_no_verdict"),
     Mutation("image: bounds are called bounds", "stages/image/compare/pairs.py",
-             "return _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)",
-             "return _judged(study, known, lambda one, other: bits_difference(study, one, other), _no_note)",
+             "found = _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)",
+             "found = _judged(study, known, lambda one, other: bits_difference(study, one, other), _no_note)",
              f"{_STUDY}test_a_difference_of_bounds_says_what_it_cannot_say"),
     Mutation("image: each seed's own artifact stands in a row", "stages/image/compare/metrics.py",
              "    run = one.runs[seed]\n", "    run = next(iter(one.runs.values()))\n",

@@ -238,7 +238,7 @@ def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code
     assert training.ran() == [*map(str, range(last + 1, 7)), "u"], "no step is lost or done twice"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stage_alone_that_is_stopped_goes_on_with_the_command_it_names(number: signal.Signals, training: Project) -> None:
     (training.root / "toy/train/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
     command = [sys.executable, "-m", "toy.train", "--text", "'0.4'", "--size", "6"]
