@@ -173,16 +173,6 @@ def test_an_extractor_that_is_not_above_chance_is_refused(toy, tmp_path):
         run_stage(STAGE, tmp_path / "out", TINY, {"images": images})
 
 
-def test_an_extractor_that_cannot_tell_turned_images_apart_is_refused(toy, tmp_path):
-    def symmetric(split):
-        turned = [split.images.rot90(turns, (2, 3)) for turns in range(4)]
-        return Split(torch.stack(turned).amax(0), torch.full_like(split.labels, -1))
-
-    images = changed(tmp_path / "images", toy, symmetric, classes=())
-    with pytest.raises(StageError, match=r"rotation names .* of 60 test images right .* not above chance \(25.0%\)"):
-        run_stage(STAGE, tmp_path / "out", TINY, {"images": images})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", ["none", "one class"])
 def test_images_without_two_classes_get_the_extractors_that_need_no_labels(toy, tmp_path, labels):

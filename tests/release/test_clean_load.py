@@ -196,7 +196,9 @@ def test_the_command_shows_files_card_and_checks_and_sends_nothing(store, tmp_pa
         assert said in done.stdout
     noted = json.loads((tmp_path / "out.checks.json").read_bytes())
     assert noted["problems"] == []
-    assert len(noted["evidence"]) == 3
+    *proofs, probe = noted["evidence"]
+    assert len(proofs) == 3
+    assert probe.startswith("probe.json measures one number on 3 texts of Groundup's own")
     out = tmp_path / "out"
     assert differences(out, Manifest.load(out)) == []
     assert measure(out, "merged", repo="me/toy").agrees(load_probe(out))

@@ -100,6 +100,5 @@ def check_above_chance(name: str, accuracy: Mapping[str, Accuracy], level: float
     if not low > level:
         raise StageError(
             f"extractor {name} names {found.value:.1%} of {found.num_images} test images right (95 % interval {low:.1%} to "
-            f"{high:.1%}), which is not above chance ({level:.1%}); train longer (num_steps), or check the labels (of "
-            "rotation: whether an image that is turned differs from one that is not)"
+            f"{high:.1%}), which is not above chance ({level:.1%}); train longer (num_steps), or check the labels"
         )

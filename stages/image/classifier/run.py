@@ -79,7 +79,7 @@ def _outcome(context: Context, grid: Grid, splits: dict[str, Split], task: Task,
     """Measure one extractor.
 
     Raises:
-        StageError: it was to learn classes, or how far an image is turned, and does no better than chance.
+        StageError: it was to learn classes and does no better than chance.
     """
     context.beat()
     network = ExtractorNetwork.from_pretrained(folder).eval()
@@ -90,7 +90,6 @@ def _outcome(context: Context, grid: Grid, splits: dict[str, Split], task: Task,
     elif task.kind == "rotation":
         turns = turns_of(grid.height, grid.width)
         accuracy = {name: turn_accuracy(network, split, turns, seed=task.seed) for name, split in splits.items()}
-        check_above_chance(task.name, accuracy, 1 / task.num_outputs)
     facts = ExtractorFacts(
         name=task.name,
         kind=task.kind,
