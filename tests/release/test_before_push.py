@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, StoreError
+from stages.common.release.destination import alone
 from stages.common.release.names import check_repo
 from stages.common.release.sending import check_before
 from stages.release.publish.__main__ import _parser
@@ -80,6 +82,24 @@ def test_a_folder_of_the_store_is_published_from_anywhere(hub: HubServer, tmp_pa
     (tmp_path / "away").mkdir()
     done = subprocess.run(command, cwd=tmp_path / "away", env=hub.environment(None), capture_output=True, text=True, check=False)
     assert done.stderr.startswith("--push: there is no token"), done.stderr  # so it was found
+
+
+def test_no_other_publish_comes_between_the_checks_and_the_upload(tmp_path: Path, monkeypatch, capsys) -> None:
+    model, sent = toy.pretrained(tmp_path, toy.corpus(tmp_path)), []
+
+    def send(folder: Path, *_: object, lock: int) -> int:
+        assert os.fstat(lock)
+        with pytest.raises(StoreError, match="another publish works on it"), alone(folder):
+            pass
+        sent.append(folder.name)
+        return 0
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")  # so that it is as it was afterwards
+    monkeypatch.setattr("stages.release.publish.__main__.check_before", lambda *_: 0)
+    monkeypatch.setattr("stages.release.publish.__main__._check", lambda *_: True)
+    monkeypatch.setattr("stages.release.publish.__main__.send", send)
+    assert publish_main([str(model.path), "--repo", "ada/toy", "--push"]) == 0, capsys.readouterr().err
+    assert sent == ["ada--toy"]
 
 
 @pytest.mark.parametrize("repo", ["me/toy", "me/my-model_1.0"])

@@ -17,6 +17,7 @@ from tests.hub.client import client
 from tests.hub.server import HubServer
 from tests.image.comparisons import make_extractors
 from tests.image.digits import toy_artifact
+from tests.image.tiny_families import CONFIGS
 from tests.release import toy_store as toy
 from tests.text.tiny_bases import TINY, save_base, tiny_model
 
@@ -89,6 +90,21 @@ def test_an_image_model_of_our_own_classes_goes_with_its_own_figures_and_a_corpu
     shown = publish(hub, toy.corpus(tmp_path), "ada/texts", "--push")
     assert "loaded in a clean process: mean_bytes" in shown
     assert ("dataset", "ada/texts") in hub.state.repositories
+
+
+@pytest.mark.parametrize("name", ["vae", "vae_kl", "gan", "flow_autoregressive", "flow_matching", "diffusion"])
+def test_every_image_family_goes_the_whole_way(hub: HubServer, tmp_path: Path, name: str) -> None:
+    images = in_store(tmp_path, toy_artifact(tmp_path / "images", height=8, width=8))
+    stage = type(CONFIGS[name]).__module__.removesuffix(".config")
+    few = {"budget_tflop": 0.001, "num_samples": 32, "num_likelihood_images": 8}
+    values = CONFIGS[name].model_dump(mode="json", exclude_unset=True) | few
+    model = in_store(tmp_path, run_stage(stage, tmp_path / "made", values, {"images": images}))
+    shown = publish(hub, model, "ada/images", "--push")
+    assert "loaded in a clean process: " in shown
+    assert "published: ada/images at commit" in shown
+    [entry] = json.loads(model.path.with_name(model.path.name + ".published.json").read_bytes())["published"]
+    assert entry["commit"] == hub.state.repositories["model", "ada/images"].head().oid
+    assert entry["verified"]["num_files"] > 10
 
 
 def _check_figures(folder: Path, model: Artifact, comparison: Artifact) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from stages.common.release.destination import alone
 from stages.common.release.layout import Manifest
 from stages.common.release.outcome import save_outcome
 from stages.common.release.probe import Probe
+from stages.common.release.sending import send
 from stages.release.push.__main__ import main
 from stages.release.push.record import add_entry
 from stages.release.push.verification import _base
@@ -158,6 +160,16 @@ def test_a_folder_is_read_under_its_lock_and_none_is_put_beside_what_nobody_asse
     assert seen == [folder]
     assert main([str(tmp_path / "nowhere" / "x"), "--repo", "ada/one"]) == StoreError.exit_code
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_upload_holds_the_lock_of_the_publisher_that_started_it(desk: Desk, tmp_path: Path, capfd) -> None:
+    folder, environment = write_folder(tmp_path / "folder"), desk.hub.environment("hf_ada")
+    with alone(folder) as lock:
+        assert send(folder, Namespace(repo="ada/one", push=True), None, environment, lock=lock) == 0
+    assert "published: ada/one at commit" in capfd.readouterr().out
+    with alone(tmp_path / "other") as lock:
+        assert send(folder, Namespace(repo="ada/one", push=True), None, environment, lock=lock) == StoreError.exit_code
+    assert f"not the lock of {folder}" in capfd.readouterr().err
 
 
 def test_a_public_repository_needs_the_word(desk: Desk, tmp_path: Path) -> None:

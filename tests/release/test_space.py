@@ -205,8 +205,16 @@ def test_a_space_has_a_folder_of_its_own_under_the_lock_of_a_publisher(tmp_path,
 def test_a_space_is_recorded_beside_its_artifact(tmp_path, monkeypatch):
     artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")
     sent = []
+
+    def send(folder, options, of, environment, *, lock):
+        assert os.fstat(lock)
+        with pytest.raises(StoreError, match="another publish works on it"), alone(folder):
+            pass
+        sent.append((folder.name, of))
+        return 0
+
     monkeypatch.setattr("stages.release.space.__main__.check_before", lambda *_: 0)
-    monkeypatch.setattr("stages.release.space.__main__.send", lambda folder, options, of, _: sent.append((folder.name, of)) or 0)
+    monkeypatch.setattr("stages.release.space.__main__.send", send)
     monkeypatch.setattr("stages.release.space.trial.try_out", lambda *_: Trial("it writes", ""))
     words = [str(artifact.path), "--repo", "ada/one", "--model-repo", f"ada/model@{COMMIT}", "--offline", "--push"]
     assert space_main(words) == 0

@@ -61,8 +61,11 @@ def _changed(folder: Path, manifest: Manifest) -> list[str]:
 
 
 @contextmanager
-def alone(destination: Path) -> Iterator[None]:
-    """Keep a second publisher away from the folder until it is checked; the upload then takes the same lock.
+def alone(destination: Path) -> Iterator[int]:
+    """Keep a second publisher away from the folder while it is assembled, checked and, by a program of its own, sent.
+
+    Yields:
+        The lock's file descriptor: a program that inherits it holds the lock, too, even when this one is killed.
 
     Raises:
         StoreError: there is one.
@@ -74,7 +77,7 @@ def alone(destination: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"{destination}: another publish works on it; wait for it, or give another --output") from None
-        yield
+        yield lock
     finally:
         os.close(lock)
 

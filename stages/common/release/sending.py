@@ -16,7 +16,9 @@ _SWITCHES = ("push", "public", "create_pr")
 _VALUES = ("revision", "tag", "message")
 
 
-def send(folder: Path, options: argparse.Namespace, artifact: Artifact | None, environment: Mapping[str, str]) -> int:
+def send(
+    folder: Path, options: argparse.Namespace, artifact: Artifact | None, environment: Mapping[str, str], *, lock: int
+) -> int:
     """Compare `folder` with its repository, and with --push upload it; return the exit code.
 
     Args:
@@ -24,8 +26,10 @@ def send(folder: Path, options: argparse.Namespace, artifact: Artifact | None, e
         options: what the user asked for.
         artifact: beside which the fact is recorded; None: it is not.
         environment: of the user: token, endpoint, proxies.
+        lock: from `destination.alone`. The upload inherits it, so that what it sends is what was checked: were it free for a
+            moment, another publish could put something else there.
     """
-    return _run([str(folder), *_flags(options, artifact)], environment)
+    return _run([str(folder), *_flags(options, artifact), f"--lock={lock}"], environment, inherited=(lock,))
 
 
 def check_before(options: argparse.Namespace, artifact: Artifact | None, environment: Mapping[str, str]) -> int:
@@ -52,7 +56,7 @@ def _flags(options: argparse.Namespace, artifact: Artifact | None) -> list[str]:
     return flags
 
 
-def _run(arguments: list[str], environment: Mapping[str, str]) -> int:
+def _run(arguments: list[str], environment: Mapping[str, str], *, inherited: tuple[int, ...] = ()) -> int:
     command = [sys.executable, "-m", "stages.release.push", *arguments]
     sys.stdout.flush()
-    return subprocess.call(command, env=dict(environment) | {"PYTHONPATH": str(PROJECT)})
+    return subprocess.call(command, env=dict(environment) | {"PYTHONPATH": str(PROJECT)}, pass_fds=inherited)

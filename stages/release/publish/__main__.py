@@ -68,7 +68,7 @@ def _publish(artifact: Artifact, options: argparse.Namespace, environment: dict[
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     destination = _destination(options, artifact)
     check_destination(destination, artifact)  # before the lock is put beside it
-    with alone(destination):
+    with alone(destination) as lock:
         assembled = assemble(
             artifact,
             options.part,
@@ -77,8 +77,7 @@ def _publish(artifact: Artifact, options: argparse.Namespace, environment: dict[
             base_repo=options.base_repo,
             stated_license=options.license,
         )
-        accepted = _check(assembled, options)
-    return _hand_on(assembled, options, environment) if accepted else 1
+        return _hand_on(assembled, options, environment, lock) if _check(assembled, options) else 1
 
 
 def _destination(options: argparse.Namespace, artifact: Artifact) -> Path:
@@ -114,14 +113,14 @@ def _check(assembled: Assembled, options: argparse.Namespace) -> bool:
     return not wrong
 
 
-def _hand_on(assembled: Assembled, options: argparse.Namespace, environment: dict[str, str]) -> int:
+def _hand_on(assembled: Assembled, options: argparse.Namespace, environment: dict[str, str], lock: int) -> int:
     """Start the upload, or without --push its comparison with what the repository holds now."""
     if not options.push and (options.offline or not _reachable()):
         why = "the network was forbidden" if options.offline else "the Hub cannot be reached"
         left_out = f"the comparison with {assembled.repo} was left out ({why})"
         sys.stdout.write(f"dry run  nothing left this machine; {left_out}; upload with --push\n")
         return 0
-    return send(assembled.folder, options, assembled.lineage.artifact, environment)
+    return send(assembled.folder, options, assembled.lineage.artifact, environment, lock=lock)
 
 
 def _reachable() -> bool:

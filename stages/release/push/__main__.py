@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace, output: Redacting) -> None:
         return
     Manifest.load(options.folder)  # what nobody assembled gets no lock beside it
     # One push of a folder at a time: its downloads for the proof lie beside it. And no publish replaces what is being read.
-    with locked(options.folder.absolute()), tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
+    with locked(options.folder.absolute(), options.lock), tempfile.TemporaryDirectory(prefix="groundup-push-") as cache:
         _send(options, token, Path(cache))
 
 
@@ -152,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tag", help="name the commit; an existing tag is never moved")
     parser.add_argument("--message", help="first line of the commit")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write down in this JSON file that it was published")
+    parser.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # of `groundup publish`, which holds it for us
     parser.add_argument(
         "--timeout",
         type=float,

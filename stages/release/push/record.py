@@ -42,12 +42,29 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other publishers away from what lies at `path` (a file or a folder); the lock lies beside it and ends with us."""
+def locked(path: Path, inherited: int | None = None) -> Iterator[None]:
+    """Keep other publishers away from what lies at `path` (a file or a folder); the lock lies beside it and ends with us.
+
+    Args:
+        path: what is locked.
+        inherited: file descriptor of that lock, which the program that started this one holds; None: wait for the lock.
+
+    Raises:
+        StoreError: the descriptor is of something else.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if inherited is not None and not _is_same_file(inherited, lock):
+            raise StoreError(f"--lock {inherited}: not the lock of {path}; leave --lock out, it is for `groundup publish`")
+        fcntl.flock(lock if inherited is None else inherited, fcntl.LOCK_EX)  # at once where it is held through `inherited`
         yield
     finally:
         os.close(lock)
+
+
+def _is_same_file(inherited: int, lock: int) -> bool:
+    try:
+        return os.path.sameopenfile(inherited, lock)
+    except OSError:  # no such descriptor
+        return False

@@ -49,16 +49,15 @@ def _publish(options: argparse.Namespace) -> int:
     shelf = artifact.path.parents[2] / "published"
     folder: Path = (options.output or shelf / f"spaces--{options.repo.replace('/', '--')}").absolute()
     check_replaceable(folder)  # before the lock is put beside it
-    with alone(folder):
-        wrong = _make(options, artifact, folder)
-    if wrong:
-        sys.stdout.write("".join(f"  refused  {line}\n" for line in wrong))
-        sys.stdout.write(f"refused  {len(wrong)} problem(s), all listed above; nothing left this machine\n")
-        return 1
-    if not options.push:
-        sys.stdout.write("dry run  nothing left this machine; upload with --push\n")
-        return 0
-    return send(folder, options, artifact, os.environ)
+    with alone(folder) as lock:
+        if wrong := _make(options, artifact, folder):
+            sys.stdout.write("".join(f"  refused  {line}\n" for line in wrong))
+            sys.stdout.write(f"refused  {len(wrong)} problem(s), all listed above; nothing left this machine\n")
+            return 1
+        if not options.push:
+            sys.stdout.write("dry run  nothing left this machine; upload with --push\n")
+            return 0
+        return send(folder, options, artifact, os.environ, lock=lock)
 
 
 def _make(options: argparse.Namespace, artifact: Artifact, folder: Path) -> list[str]:
