@@ -231,23 +231,26 @@ def _resnet(images: Images) -> tuple[nn.Module, nn.Module, int]:
 
 
 def _matched_resnet(images: Images) -> tuple[nn.Module, nn.Module, int]:
-    """The same blocks after one halving, so that parameters and FLOPs for each image are about those of our networks."""
+    """The same blocks around one halving, so that parameters and FLOPs for each image are about those of our networks."""
     from pythae.models.nn.benchmarks.utils import ResBlock
 
     channels, height, width = images.shape
-    flat = 48 * (height // 2) * (width // 2)
+    flat = 24 * (height // 2) * (width // 2)
     down = nn.Sequential(
-        nn.Conv2d(channels, 32, 4, 2, padding=1),
-        nn.Conv2d(32, 48, 3, padding=1),
-        *(ResBlock(48, 18) for _ in range(2)),
+        nn.Conv2d(channels, 16, 3, padding=1),
+        ResBlock(16, 8),
+        nn.Conv2d(16, 24, 4, 2, padding=1),
+        *(ResBlock(24, 14) for _ in range(2)),
         nn.Flatten(),
     )
     up = nn.Sequential(
         nn.Linear(LATENT_DIM, flat),
-        nn.Unflatten(1, (48, height // 2, width // 2)),
-        ResBlock(48, 18),
+        nn.Unflatten(1, (24, height // 2, width // 2)),
+        ResBlock(24, 14),
         nn.ReLU(),
-        nn.ConvTranspose2d(48, channels * images.levels, 4, 2, padding=1),
+        nn.ConvTranspose2d(24, 16, 4, 2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, channels * images.levels, 3, padding=1),
     )
     return down, up, flat
 

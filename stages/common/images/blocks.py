@@ -23,6 +23,20 @@ GROUP_WIDTH = 16
 """Feature maps in one group of a 3x3 convolution."""
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, computed as what it is: one matrix product over the feature maps of every place.
+
+    On small images that is twice as fast on a CPU as the library's convolution, and what comes out lies in memory with the feature
+    maps last (`channels_last`), which the convolutions after it prefer. Parameters and numbers are those of `nn.Conv2d(., ., 1)`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
 class ResidualBlock(nn.Module):
     """x + 1x1(act(3x3(act(1x1(x))))) over feature maps (B, `width`, h, w); the identity until its last layer has learnt.
 
@@ -33,9 +47,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         hidden = width if dense else 2 * width
         groups = 1 if dense else hidden // math.gcd(hidden, GROUP_WIDTH)
-        self.widen = nn.Conv2d(width, hidden, 1)
+        self.widen = Pointwise(width, hidden)
         self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=groups)
-        self.narrow = nn.Conv2d(hidden, width, 1)
+        self.narrow = Pointwise(hidden, width)
         nn.init.zeros_(self.narrow.weight)
         nn.init.zeros_(self.narrow.bias)
 
@@ -81,7 +95,7 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = []
         for level in range(num_levels):
             features = hidden_size >> level
-            layers += [*_blocks(features, num_blocks, dense), nn.Conv2d(features, features * 2, 1), nn.PixelShuffle(2)]
+            layers += [*_blocks(features, num_blocks, dense), Pointwise(features, features * 2), nn.PixelShuffle(2)]
         features = hidden_size >> num_levels
         self.layers = nn.ModuleList([*layers, *_blocks(features, num_blocks, dense)])
         self.block_widths = [hidden_size >> level for level in range(num_levels + 1) for _ in range(num_blocks)]
@@ -119,7 +133,7 @@ class Encoder(nn.Module):
         layers = _blocks(features, num_blocks, dense)
         for level in reversed(range(num_levels)):
             features = hidden_size >> level
-            layers += [nn.PixelUnshuffle(2), nn.Conv2d(features * 2, features, 1), *_blocks(features, num_blocks, dense)]
+            layers += [nn.PixelUnshuffle(2), Pointwise(features * 2, features), *_blocks(features, num_blocks, dense)]
         self.layers = nn.Sequential(*layers)
         self.flatten = nn.Sequential(nn.Flatten(), nn.Linear(hidden_size * sides[0] * sides[1], out_features))
 

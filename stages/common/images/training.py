@@ -184,9 +184,13 @@ class ImageTraining:
         scalars = torch.stack([value.detach().float() for value in losses.values()])
         if self.accelerator.num_processes > 1:
             scalars = self.accelerator.reduce(scalars, "mean")
-        norm = float(nn.utils.clip_grad_norm_(seat.player.parameters(), seat.rule.max_gradient_norm))
+        gradients = [parameter.grad for parameter in seat.player.parameters() if parameter.grad is not None]
+        # All tensors in one call, as `clip_grad_norm_` does on a GPU only: small networks have many small tensors.
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
         values = dict(zip(losses, scalars.tolist(), strict=True))
         check_finite(step + 1, loss=values["loss"], gradient_norm=norm)
+        if norm > seat.rule.max_gradient_norm:
+            torch._foreach_mul_(gradients, seat.rule.max_gradient_norm / norm)
         seat.optimizer.step()
         seat.optimizer.zero_grad(set_to_none=True)
         return {f"{seat.name}.{key}": value for key, value in (values | {"gradient_norm": norm}).items()}
@@ -226,9 +230,12 @@ class ImageTraining:
 
     def _indices(self, step: int) -> Tensor:
         """Return which images a step sees: the epochs' permutations, one after the other, cut into batches."""
-        positions = np.arange(step * self.config.batch_size, (step + 1) * self.config.batch_size)
-        epochs, places = np.divmod(positions, len(self._train))
-        return torch.from_numpy(np.concatenate([self._permutation(e)[places[epochs == e]] for e in np.unique(epochs)]))
+        position, stop, parts = step * self.config.batch_size, (step + 1) * self.config.batch_size, []
+        while position < stop:
+            epoch, place = divmod(position, len(self._train))
+            parts.append(self._permutation(epoch)[place : place + stop - position])
+            position += len(parts[-1])
+        return torch.from_numpy(np.concatenate(parts))
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:

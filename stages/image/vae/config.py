@@ -20,11 +20,11 @@ class Config(ConditionalConfig):
     """small: latents without a place, for 8x8 to 32x32. autoencoder_kl: diffusers' AutoencoderKL, latents on a small map."""
     latent_channels: Count = 16
     """Numbers in a latent; of autoencoder_kl at each place of its map."""
-    hidden_size: Count = 64
+    hidden_size: Count = 32
     """Feature maps at the coarsest level, a multiple of 2^num_levels (of 8·2^num_levels for autoencoder_kl)."""
-    encoder_hidden_size: Count = 32
+    encoder_hidden_size: Count = 16
     """The same of the small architecture's encoder, which has the easier task."""
-    num_levels: Count = 2
+    num_levels: Count = 1
     """How often the sides of an image are halved on the way to the coarsest level."""
     num_blocks: Count = 1
     """Residual blocks at each level."""

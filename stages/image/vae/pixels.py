@@ -55,7 +55,8 @@ class Categorical(PixelDistribution):
         self.outputs_per_value = levels
 
     def log_prob(self, outputs: Tensor, images: Tensor) -> Tensor:
-        return -functional.cross_entropy(self._split(outputs).transpose(1, 2), images.long(), reduction="none")
+        logits = self._split(outputs).movedim(2, -1).flatten(0, -2)
+        return -functional.cross_entropy(logits, images.flatten().long(), reduction="none").view(images.shape)
 
     def sample(self, outputs: Tensor, uniform: Tensor) -> Tensor:
         # The level whose part of [0, 1) holds u. The last sum can round to less than 1: then the last level is taken.
