@@ -81,7 +81,7 @@ def classifiers():
 
 def test_both_sides_of_the_classifiers_have_as_many_trials_at_a_quarter_of_the_budget_which_see_no_test_image(classifiers):
     trials = {name: cells(classifiers, f"trials_{name}") for name in CLASSIFIERS}
-    assert {len(configs) for configs in trials.values()} == {6}
+    assert {len(configs) for configs in trials.values()} == {8}
     every = [config for configs in trials.values() for config in configs]
     assert {config.class_sets for config in every} == {"validation"}
     assert {config.budget_tflop for config in every} == {cells(classifiers, "cnn")[0].budget_tflop / 4}

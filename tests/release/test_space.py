@@ -21,7 +21,7 @@ from huggingface_hub.repocard import metadata_load
 
 from pipeline.artifact import Artifact, manifest
 from pipeline.cli.parser import parse
-from pipeline.errors import InputError, RecipeError, StageError
+from pipeline.errors import InputError, RecipeError, StageError, StoreError
 from stages.common.generation import generate_texts
 from stages.common.release.destination import alone
 from stages.common.release.layout import Manifest, differences
