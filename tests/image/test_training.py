@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,19 @@ def test_a_value_that_is_not_finite_stops_before_the_update(what, bad, tmp_path,
         training.run(8, {})
     assert same(before, state_of(training))
     assert not list(training.context.checkpoints.rglob("step-*")), "nothing of it was saved"
+
+
+def test_a_gradient_that_is_too_long_is_cut_to_the_largest_norm(tmp_path, images, monkeypatch):
+    lengths = []
+    for most in (1e-3, 10.0):
+        training = make_training(tmp_path / str(most), images)
+        seat = training.seats[0]
+        table = training.family.first.table
+        monkeypatch.setattr(seat.optimizer, "step", lambda of=table: lengths.append(float(of.grad.norm())))
+        rule = replace(seat.rule, max_gradient_norm=most)
+        logged = training._play(replace(seat, rule=rule), 0, 0)["pixels.gradient_norm"]
+    assert lengths == pytest.approx([1e-3, logged])
+    assert 1e-3 < logged < 10.0  # it is told as it was
 
 
 def test_each_step_and_each_player_draws_noise_of_its_own(tmp_path, images):
