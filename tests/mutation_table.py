@@ -33,6 +33,12 @@ _PACKED = (
 
 # fmt: off
 ENGINE = [
+    Mutation("stages: what stages share is none", "pipeline/cli/listings.py", 'root.glob("stages/*/*/run.py")',
+             'root.glob("stages/*/*/config.py")',
+             "tests/test_recipes.py::test_every_stage_is_listed_with_what_each_of_its_parameters_means"),
+    Mutation("stages: sentences of inherited fields", "pipeline/cli/listings.py", "for one in reversed(config.__mro__):",
+             "for one in (config,):",
+             "tests/test_recipes.py::test_every_stage_is_listed_with_what_each_of_its_parameters_means"),
     Mutation("fingerprint: config", "pipeline/fingerprint.py",
              '"config": node.config.identity(),', '"config": {},', f"{_STALE}[a value in the recipe]"),
     Mutation("fingerprint: inputs", "pipeline/fingerprint.py",

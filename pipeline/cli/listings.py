@@ -18,16 +18,20 @@ from pipeline.launch import project_root
 def stages(_arguments: argparse.Namespace) -> int:
     """List the kinds of stages that this checkout holds, with every parameter."""
     root = project_root()
-    for path in sorted(root.glob("stages/*/*/config.py")):
+    for path in sorted(root.glob("stages/*/*/run.py")):  # what stages share may have a config.py, too
         stage = ".".join(path.relative_to(root).parts[:-1])
         config = config_class(stage, "stages")
-        print(f"{stage}  makes a {config.produces}")
+        print(f"{stage}  makes {_article(config.produces)} {config.produces}")
         for role, wanted in config.inputs.items():
             print(f"  needs.{role:<22} {' or '.join(wanted.kinds)}{' (optional)' if wanted.optional else ''}: {wanted.help}")
         for line in parameter_lines(config):
             print(f"  {line}")
         print()
     return 0
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "aeiou" else "a"
 
 
 def parameter_lines(config: type[StageConfig]) -> list[str]:
@@ -59,14 +63,19 @@ def yaml_words(value: object) -> str:
 
 
 def field_sentences(config: type[StageConfig]) -> dict[str, str]:
-    """Return the sentence under each field of `config`, read from its source: `plan` should not pay for it."""
+    """Return the sentence under each field of `config`, read from its source: `plan` should not pay for it.
+
+    A field that a class of its own has anew may leave the sentence to the class it is derived from.
+    """
     found = {}
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
-    assert isinstance(definition, ast.ClassDef)
-    for field, below in itertools.pairwise(definition.body):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
-                found[name] = " ".join(sentence.split())
+    for one in reversed(config.__mro__):
+        if issubclass(one, StageConfig):
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, below in itertools.pairwise(definition.body):
+                match field, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
+                        found[name] = " ".join(sentence.split())
     return found
 
 
