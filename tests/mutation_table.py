@@ -33,6 +33,9 @@ _PACKED = (
 
 # fmt: off
 ENGINE = [
+    Mutation("report: what is of an earlier run", "pipeline/cli/reports.py", "        if name not in found:\n",
+             "        found.setdefault(name, '')\n        if name not in found:\n",
+             "tests/engine/test_stale.py::test_a_report_says_what_was_made_from_other_inputs_than_those_shown"),
     Mutation("stages: what stages share is none", "pipeline/cli/listings.py", 'root.glob("stages/*/*/run.py")',
              'root.glob("stages/*/*/config.py")',
              "tests/test_recipes.py::test_every_stage_is_listed_with_what_each_of_its_parameters_means"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def write_report(store: Store, recipe: str) -> Path:
     """
     folder = store.runs / recipe
     note = json.loads((folder / NOTE).read_bytes())
-    nodes = [_node(store, name, values) for name, values in note["nodes"].items()]
+    nodes = _with_earlier_runs([_node(store, name, values) for name, values in note["nodes"].items()])
     html, markdown = build_report(recipe, nodes, recipe_text=note["recipe_text"], command=note["command"])
     for name, text in (("report.html", html), ("report.md", markdown)):
         content = text.encode()
@@ -56,6 +57,38 @@ def _node(store: Store, name: str, values: dict[str, Any]) -> ReportNode:
         artifact=artifact,
         machine=_machine(place.final),
     )
+
+
+_EARLIER = "Of an earlier run: it was made from what is not shown here, or is of an earlier run itself"
+
+
+def _with_earlier_runs(nodes: list[ReportNode]) -> list[ReportNode]:
+    """Mark what was made from other inputs than those shown: after `run --only` the last artifacts may not belong together."""
+    shown = {node.name: node for node in nodes}
+    found: dict[str, str] = {}
+
+    def told(name: str) -> str:
+        """Return why a node is of an earlier run; nothing if it is not."""
+        if name not in found:
+            node = shown[name]
+            upstream = [shown[one] for one in node.needs if one in shown]
+            known = set[str]().union(*map(_fingerprints, upstream))
+            read = [entry for ones in node.artifact.record.inputs.values() for entry in ones] if node.artifact else []
+            others = [f"{entry.stage} {entry.fingerprint[:8]}" for entry in read if entry.fingerprint not in known]
+            others += [one.name for one in upstream if node.artifact and told(one.name)]
+            found[name] = f"{_EARLIER} ({', '.join(others)}). `groundup run` without --only makes it anew." if others else ""
+        return found[name]
+
+    return [
+        replace(node, status="earlier run", notes=[*node.notes, told(node.name)]) if told(node.name) else node for node in nodes
+    ]
+
+
+def _fingerprints(node: ReportNode) -> set[str]:
+    """Return the names under which what a node made may stand in the record of what was made from it."""
+    if node.artifact is None:
+        return set()
+    return {node.artifact.fingerprint, *(adoption.fingerprint for adoption in node.artifact.record.adopted)}
 
 
 def _machine(path: Path) -> dict[str, Any]:

@@ -136,6 +136,19 @@ def test_only_limits_the_plan_to_a_stage_and_what_it_lacks(finished: Project) ->
     assert [row["name"] for row in plan] == ["a", "b"]
 
 
+def test_a_report_says_what_was_made_from_other_inputs_than_those_shown(finished_diamond: Project) -> None:
+    def earlier() -> int:
+        page = (finished_diamond.root / "runs/diamond/report.md").read_text()
+        assert page.count("Of an earlier run") == page.count("**earlier run**")
+        return page.count("Of an earlier run")
+
+    assert earlier() == 0
+    finished_diamond.groundup("run", "recipe.yaml", "stages.a.size=9", "--only", "b")
+    assert earlier() == 2  # c read another a, and d read that c
+    finished_diamond.groundup("run", "recipe.yaml", "stages.a.size=9")
+    assert earlier() == 0
+
+
 def test_two_recipes_share_artifacts(finished_diamond: Project) -> None:
     finished_diamond.recipe(
         (finished_diamond.root / "recipe.yaml").read_text().replace("name: diamond", "name: other"), "other.yaml"

@@ -120,7 +120,7 @@ def _backward(context: Context, family: Diffusion, generator: torch.Generator) -
 def _steps(context: Context, family: Diffusion, generator: torch.Generator) -> None:
     start, state = family.noise(SHOWN, generator), generator.get_state()
     rows = {}
-    for steps in TRIED_STEPS:
+    for steps in sorted({*TRIED_STEPS, family.config.num_sample_steps}):  # its own number always divides the timesteps
         if len(family.scheduler) % steps == 0:
             generator.set_state(state)
             *_, x = family.path(start, steps, generator)
