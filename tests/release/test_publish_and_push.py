@@ -96,7 +96,7 @@ def test_an_image_model_of_our_own_classes_goes_with_its_own_figures_and_a_corpu
 def test_every_image_family_goes_the_whole_way(hub: HubServer, tmp_path: Path, name: str) -> None:
     images = in_store(tmp_path, toy_artifact(tmp_path / "images", height=8, width=8))
     stage = type(CONFIGS[name]).__module__.removesuffix(".config")
-    few = {"budget_tflop": 0.001, "num_samples": 32, "num_likelihood_images": 8}
+    few = {"budget_tflop": 0.002, "num_samples": 32, "num_likelihood_images": 8}
     values = CONFIGS[name].model_dump(mode="json", exclude_unset=True) | few
     model = in_store(tmp_path, run_stage(stage, tmp_path / "made", values, {"images": images}))
     shown = publish(hub, model, "ada/images", "--push")
