@@ -167,7 +167,9 @@ def test_keep_adopts_an_artifact_that_differs_in_code_only_and_writes_it_down(fi
     assert adoption["code_before"] != adoption["code_after"]
     plan = json.loads(finished_diamond.groundup("plan", "recipe.yaml", "--json"))
     assert [row["state"] for row in plan] == ["adopted"] * 4, "the adoption holds without the flag"
-    assert "was adopted" in (finished_diamond.root / "runs/diamond/report.html").read_text()
+    page = (finished_diamond.root / "runs/diamond/report.html").read_text()
+    assert "was adopted" in page
+    assert "Of an earlier run" not in page
 
 
 def test_keep_refuses_when_more_than_code_differs(finished_diamond: Project) -> None:
