@@ -30,7 +30,7 @@ from benchmarks.image_peer_side import (
     write_result,
 )
 
-RATES = (1e-3, 4e-3, 3e-4)
+RATES = (1e-3, 4e-3, 3e-4, 1e-2)
 BATCH_SIZES = {"normflows": 128, "zuko": 256}
 BURST_IMAGES = 2048
 GLOW = ("centred", "logit")
