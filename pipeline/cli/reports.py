@@ -13,7 +13,7 @@ from pipeline.cli.session import NOTE, read_note
 from pipeline.cli.watch import failure_of
 from pipeline.durable import write_bytes
 from pipeline.errors import Damaged
-from pipeline.report import ReportNode, build_report
+from pipeline.report import EARLIER, ReportNode, build_report
 from pipeline.store import Store
 
 
@@ -79,9 +79,7 @@ def _with_earlier_runs(nodes: list[ReportNode]) -> list[ReportNode]:
             found[name] = f"{_EARLIER} ({', '.join(others)}). `groundup run` without --only makes it anew." if others else ""
         return found[name]
 
-    return [
-        replace(node, status="earlier run", notes=[*node.notes, told(node.name)]) if told(node.name) else node for node in nodes
-    ]
+    return [replace(node, status=EARLIER, notes=[*node.notes, told(node.name)]) if told(node.name) else node for node in nodes]
 
 
 def _fingerprints(node: ReportNode) -> set[str]:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pipeline.report.collect import ReportNode, read_stages
 from pipeline.report.markdown import render_markdown
 from pipeline.report.page import render_page
-from pipeline.report.summary import summarise
+from pipeline.report.summary import EARLIER, summarise
 
-__all__ = ["ReportNode", "build_report"]
+__all__ = ["EARLIER", "ReportNode", "build_report"]
 
 
 def build_report(recipe_name: str, nodes: Sequence[ReportNode], *, recipe_text: str, command: str) -> tuple[str, str]:

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 from pipeline.report import numbers
 from pipeline.report.blocks import DIRECTIONS, metric_count, metric_interval, metric_value
-from pipeline.report.collect import Block, Cost, Facts, Figure, Metric, Note, Samples, Stage, Table, Text
+from pipeline.report.collect import Block, Cost, Facts, Figure, Note, Samples, Stage, Table, Text
 from pipeline.report.details import details
 from pipeline.report.escape import fenced, to_markdown
 from pipeline.report.matrix import alike, runs, side_by_side, title_of
-from pipeline.report.summary import Report
+from pipeline.report.summary import Headline, Report
 
 
 def render_markdown(report: Report) -> str:
@@ -22,7 +22,7 @@ def render_markdown(report: Report) -> str:
     parts += [to_markdown(text) for text in (report.introduction, report.verdict) if text]
     parts += [f"> **Warning:** {to_markdown(text)}" for _, text in report.warnings]
     if report.headlines:
-        parts.append(table(["stage", "figure", "split", "value"], [_headline(one.stage, one.metric) for one in report.headlines]))
+        parts.append(table(["stage", "figure", "split", "value"], [_headline(one) for one in report.headlines]))
     parts += ["## The stages at a glance", _overview(report)]
     for number, run in enumerate(runs(report.stages), 1):
         if len(run) == 1:
@@ -42,8 +42,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([text[0], "|" + " --- |" * len(columns), *text[1:]])
 
 
-def _headline(stage: Stage, metric: Metric) -> list[str]:
-    return [stage.node.name, metric.label, metric.split or "–", f"{metric_value(metric)} {metric.unit_shown}"]
+def _headline(headline: Headline) -> list[str]:
+    metric = headline.metric
+    return [headline.origin, metric.label, metric.split or "–", f"{metric_value(metric)} {metric.unit_shown}"]
 
 
 def _overview(report: Report) -> str:

@@ -99,7 +99,7 @@ def _header(report: Report) -> Html:
 
 def _tile(headline: Headline) -> Html:
     metric, stage = headline.metric, headline.stage
-    where = f"{stage.node.name}, {metric.split}" if metric.split else stage.node.name
+    where = ", ".join(part for part in (headline.origin, metric.split) if part)
     better = f"{DIRECTIONS[metric.higher_is_better][:-2]} is better" if metric.higher_is_better is not None else ""
     interval = metric_interval(metric) if metric.interval else ""
     small = " · ".join(part for part in (where, interval, better) if part)

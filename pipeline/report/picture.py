@@ -14,7 +14,7 @@ from pipeline.report.escape import Html, element, visible
 HEIGHT, CELL_HEIGHT, MARGIN = 54.0, 17.0, 6.0
 NARROWEST, WIDEST, LETTER, SMALL = 132.0, 250.0, 7.4, 6.0
 """Width of a box in CSS pixels; LETTER is about that of one letter of its name, SMALL of its status."""
-ROOM, SMALL_ROOM = 960.0, 400.0
+ROOM, SMALL_ROOM = 960.0, 440.0
 """Width that a picture may have on a wide page and on a narrow one, which shrink it a little, before it is turned."""
 
 CHIP_WIDTH, CHIP_HEIGHT, CHIP_GAP, FEW = 150.0, 30.0, 6.0, 3
@@ -35,7 +35,7 @@ def graph(stages: Sequence[Stage]) -> Html:
     wide = down if across.width > ROOM and down.width <= ROOM else across
     narrow = down if down.width <= SMALL_ROOM else wide
     if wide is narrow:
-        return _draw(groups, wide, "graph")
+        return _draw(groups, wide, "graph shrinks" if wide.width <= ROOM else "graph")
     return Html(_draw(groups, wide, "graph wide-only") + _draw(groups, narrow, "graph narrow-only"))
 
 

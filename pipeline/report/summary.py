@@ -12,6 +12,9 @@ from pipeline.report.collect import Cost, Metric, Stage
 
 MAX_HEADLINES = 8
 
+EARLIER = "earlier run"
+"""Status of a node whose artifact was made from others than those that the page shows."""
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -19,6 +22,11 @@ class Headline:
 
     stage: Stage
     metric: Metric
+
+    @property
+    def origin(self) -> str:
+        """The stage, and that it is of an earlier run where it is."""
+        return f"{self.stage.node.name} ({EARLIER})" if self.stage.node.status == EARLIER else self.stage.node.name
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.artifact import Adoption, FileEntry
-from pipeline.report import ReportNode, build_report
+from pipeline.report import EARLIER, ReportNode, build_report
 from pipeline.report import numbers as formats
 from pipeline.report.collect import MAX_FIGURE_BYTES, in_order, proved
 from pipeline.report.page import STYLE, policy
@@ -350,6 +350,16 @@ def test_headlines_of_other_stages_go_before_those_of_cells(tmp_path):
     )
     page, _ = report(*cells(tmp_path, 3), ReportNode("last", artifact=last))
     assert re.findall(r'<p class="of">(\w+)</p>', page) == ["won"]
+
+
+def test_headlines_of_an_earlier_run_say_so(tmp_path):
+    made = make_artifact(
+        tmp_path / "last", lambda context: context.metric("won", 1, unit="1", higher_is_better=None, n=1, headline=True)
+    )
+    page, markdown = report(ReportNode("new", artifact=made), ReportNode("old", status=EARLIER, artifact=made))
+    assert re.findall(r'<p class="small">([^<·]+)', page) == ["new", "old (earlier run)"]
+    assert "| new |" in markdown
+    assert r"| old \(earlier run\) |" in markdown
 
 
 def test_a_recipe_of_ten_stages_is_written_within_its_time(tmp_path):

@@ -156,7 +156,9 @@ def _merge_curve(context: Context, tokenizer: PreTrainedTokenizerBase, sample: S
         log_x=True,
         hlines={"bytes alone": 1.0},
     )
-    context.section.figure(path, "The first merges save most: each doubling of the vocabulary buys less than the one before.")
+    context.section.figure(
+        path, "By and large each merge saves fewer tokens than those before it; mark that the axis of merges is logarithmic."
+    )
 
 
 def _merge_tables(context: Context, tokenizer: PreTrainedTokenizerBase, counts: np.ndarray) -> None:
