@@ -107,7 +107,8 @@ def _started(space: Path, model: Path, python: str, complaints: TextIO) -> Itera
 
 def _look(address: str, chromium: str) -> str:
     """Do on the page what a visitor would do; return in words what was seen."""
-    with tempfile.TemporaryDirectory() as profile, Browser(chromium, Path(profile)) as page:
+    # Chromium's children may write into the profile for a moment after it has ended: what they leave is no failure of the app.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, Browser(chromium, Path(profile)) as page:
         page.open(address)
         page.wait("document.querySelector('#start, #draw') !== null")
         if page.run("document.querySelector('#prompt') !== null"):
