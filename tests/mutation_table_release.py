@@ -15,6 +15,7 @@ _SPACE = f"{_RELEASE}test_space.py::"
 _COMPARISONS = f"{_RELEASE}test_comparisons.py::"
 _FOREIGN = f"{_RELEASE}test_foreign_base.py::"
 _BEFORE = f"{_RELEASE}test_before_push.py::"
+_FIGURE = f"{_RELEASE}test_image_figure.py::"
 _PUBLISHING, _PUSHING, _SHARED = "stages/release/publish", "stages/release/push", "stages/common/release"
 _NAMED = f"{_CHECKS}test_a_file_that_must_not_leave_is_named"
 _TOLD = f"{_CHECKS}test_what_tells_too_much_is_found"
@@ -54,6 +55,24 @@ LEAVING = [
     Mutation("release: the token is looked for first", f"{_PUBLISHING}/__main__.py",
              "        if code := check_before(options, artifact, environment):\n", "        if code := 0:\n",
              f"{_BEFORE}test_the_command_refuses_before_it_assembles"),
+    Mutation("release: images of a user's own stay", f"{_PUBLISHING}/licence.py",
+             'from_cards = bool(sources) and all("card" in source for source in sources)', "from_cards = True",
+             f"{_FIGURE}test_images_lie_beside_a_model_only_if_all_may_have_them"),
+    Mutation("release: images whose licence keeps them", f"{_PUBLISHING}/licence.py",
+             "return from_cards and stated.lower() in REDISTRIBUTABLE", "return from_cards",
+             f"{_FIGURE}test_images_lie_beside_a_model_only_if_all_may_have_them"),
+    Mutation("release: no more images than a CPU can measure", f"{_PUBLISHING}/probe_images.py",
+             "MOST_IMAGES if not flops else", "MOST_IMAGES if True else",
+             f"{_FIGURE}test_images_lie_beside_a_model_only_if_all_may_have_them"),
+    Mutation("release: bits that are not the stage's", f"{_PUBLISHING}/probe_images.py",
+             "agree = abs(measured.value - expected) <= LARGEST_DIFFERENCE * abs(expected)", "agree = True",
+             f"{_FIGURE}test_bits_are_held_against_those_of_the_stage_on_the_same_images"),
+    Mutation("release: the published weights are measured", "stages/common/images/family.py",
+             "            network.load_state_dict(load_file(directory / folder / SAFETENSORS_WEIGHTS_NAME))\n", "",
+             f"{_FIGURE}test_a_family_gives_its_own_bits_and_others_with_other_weights"),
+    Mutation("release: a manifest names a stage of images", f"{_SHARED}/image_figure.py",
+             "if not _STAGES.fullmatch(manifest.stage):", "if not _STAGES.match(manifest.stage):",
+             f"{_FIGURE}test_only_a_stage_of_images_is_asked_for_its_model"),
     Mutation("release: files of another kind", f"{_PUBLISHING}/checks.py",
              'if path.name != layout.GIT_ATTRIBUTES and (suffix not in ALLOWED or path.name.startswith(".")):', "if False:",
              f"{_NAMED}[pytorch_model.bin-x-pytorch_model.bin: files of this kind are not published]"),
@@ -117,11 +136,11 @@ LEAVING = [
     Mutation("release: rows of the probe", f"{_PUBLISHING}/probe_rows.py",
              "if text.strip() and not any(findings(text, repo)):", "if text.strip():",
              f"{_RELEASE}test_probe_rows.py::test_rows_are_the_first_of_test_without_what_is_private_cut_to_a_length"),
-    Mutation("release: rows of the user's own stay here", f"{_PUBLISHING}/probe_rows.py",
+    Mutation("release: rows of the user's own stay here", f"{_PUBLISHING}/licence.py",
              'from_cards = bool(sources) and all("card" in source for source in sources)', "from_cards = True",
              f"{_RELEASE}test_probe_rows.py::test_rows_leave_only_out_of_a_data_card_whose_licence_lets_them_be_passed_on[True-mit]"),
-    Mutation("release: rows that may not be passed on stay here", f"{_PUBLISHING}/probe_rows.py",
-             "return from_cards and license_of(corpus).lower() in REDISTRIBUTABLE", "return from_cards",
+    Mutation("release: rows that may not be passed on stay here", f"{_PUBLISHING}/licence.py",
+             "return from_cards and stated.lower() in REDISTRIBUTABLE", "return from_cards",
              f"{_RELEASE}test_probe_rows.py::test_rows_leave_only_out_of_a_data_card_whose_licence_lets_them_be_passed_on"
              "[False-proprietary]"),
     Mutation("release: the probe is searched", f"{_PUBLISHING}/__main__.py",

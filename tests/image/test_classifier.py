@@ -23,8 +23,8 @@ from pipeline.errors import DataError, GroundupError, Interrupted, StageError
 from stages.common.images.calibration import expected_calibration_error, reliability, wilson_interval
 from stages.common.images.features import load_extractors
 from stages.common.images.grid import SPLITS, Split, load_grid, load_split, save_images
+from stages.common.images.turns import all_turns, turns_of
 from stages.image.classifier.config import Config
-from stages.image.classifier.model import all_turns, turns_of
 from stages.image.classifier.run import run
 from stages.image.classifier.training import _batches
 from tests.harness import commit, make_context, run_stage

@@ -88,6 +88,9 @@ class ToyFamily(Family):
         directory.mkdir()
         (directory / "config.json").write_text("{}")
 
+    def saved(self):
+        return {}
+
     def usage(self):
         return "images = load(FOLDER)\n"
 

@@ -139,6 +139,8 @@ def test_own_classes_load_with_groundup_and_draw_the_same_images(tmp_path):
     assert evidence.problems == ()
     assert "Groundup for its own classes" in evidence.shown[0]
     assert "equal the artifact's bit by bit" in evidence.shown[1]
+    assert evidence.shown[2].startswith("in a clean process with Groundup: bits_per_dim")
+    assert (evidence.probe.metric, evidence.probe.n) == ("bits_per_dim", 32)
     assert "Run this in a checkout of Groundup." in (assembled.folder / CARD).read_text()
 
 
@@ -152,8 +154,8 @@ def test_feature_extractors_load_with_groundup_and_give_the_same_features(tmp_pa
     assert evidence.problems == ()
     assert "Groundup for its own classes" in evidence.shown[0]
     assert evidence.shown[1] == "features (4, 16) equal the artifact's bit by bit, from the same seed"
-    assert evidence.probe is None
-    assert "probe.json" not in (assembled.folder / CARD).read_text()
+    assert (evidence.probe.metric, evidence.probe.n) == ("mean_largest_probability", 32)  # of noise: the digits are no card's
+    assert "probe.json measures one number on 32 images of noise" in (assembled.folder / CARD).read_text()
 
 
 def test_a_classifier_loads_with_groundup_and_gives_the_same_probabilities(tmp_path):

@@ -84,7 +84,8 @@ def test_an_image_model_of_our_own_classes_goes_with_its_own_figures_and_a_corpu
     made = run_stage("stages.image.compare", tmp_path / "compared", {"num_parts": 4, "num_resamples": 100}, inputs)
     comparison = in_store(tmp_path, made)
     shown = publish(hub, models[1], "ada/pixels", "--push")
-    assert "loaded in a clean process: mean" in shown
+    assert "loaded in a clean process: bits_per_dim" in shown
+    assert "measures one number on 32 images of noise" in shown  # the data of the test come out of no card
     assert "published: ada/pixels at commit" in shown
     _check_figures(tmp_path / "published" / "ada--pixels", models[1], comparison)
     shown = publish(hub, toy.corpus(tmp_path), "ada/texts", "--push")
@@ -100,11 +101,35 @@ def test_every_image_family_goes_the_whole_way(hub: HubServer, tmp_path: Path, n
     values = CONFIGS[name].model_dump(mode="json", exclude_unset=True) | few
     model = in_store(tmp_path, run_stage(stage, tmp_path / "made", values, {"images": images}))
     shown = publish(hub, model, "ada/images", "--push")
-    assert "loaded in a clean process: " in shown
+    metric = "laplacian_ratio" if name == "gan" else "bits_per_dim"
+    assert f"loaded in a clean process: {metric}" in shown
     assert "published: ada/images at commit" in shown
     [entry] = json.loads(model.path.with_name(model.path.name + ".published.json").read_bytes())["published"]
     assert entry["commit"] == hub.state.repositories["model", "ada/images"].head().oid
     assert entry["verified"]["num_files"] > 10
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "metric"),
+    [
+        ("discriminative", {"num_labels": 40, "budget_tflop": 0.0005, "batch_size": 32}, "accuracy"),
+        ("classifier", {"num_steps": 25, "batch_size": 64, "num_parts": 2}, "accuracy"),
+    ],
+)
+def test_whatever_answers_is_measured_again_by_its_accuracy_on_images_that_all_may_have(
+    hub: HubServer, tmp_path: Path, stage: str, values: dict[str, object], metric: str
+) -> None:
+    made = toy_artifact(tmp_path / "images", height=8, width=8, num=200)
+    identity = made.record.identity | {"sources": [{"card": toy.CARD}]}
+    made.record.model_copy(update={"identity": identity}).save(made.path)
+    images = in_store(tmp_path, Artifact.open(made.path))
+    small = {"first_width": 8, "num_features": 16}
+    made = in_store(tmp_path, run_stage(f"stages.image.{stage}", tmp_path / "made", values | small, {"images": images}))
+    shown = publish(hub, made, "ada/eyes", "--push")
+    assert f"loaded in a clean process: {metric}" in shown
+    assert f"measures one number on 32 test images of {toy.CARD['name']} (licence cc-by-4.0)" in shown
+    [entry] = json.loads(made.path.with_name(made.path.name + ".published.json").read_bytes())["published"]
+    assert entry["verified"]["metric"] == metric
 
 
 def _check_figures(folder: Path, model: Artifact, comparison: Artifact) -> None:

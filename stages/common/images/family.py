@@ -13,9 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
+from diffusers.models.modeling_utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.contract import Context
@@ -128,6 +130,17 @@ class Family(Trainable):
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Save the model in diffusers' form under `directory`."""
+
+    @abstractmethod
+    def saved(self) -> Mapping[str, nn.Module]:
+        """Return the averaged networks by the folder that `save` puts each into; "" is the directory itself."""
+
+    def restored(self, directory: Path) -> Self:
+        """Fill the averaged networks with what `save` wrote under `directory`, and return the family."""
+        for folder, network in self.saved().items():
+            network.load_state_dict(load_file(directory / folder / SAFETENSORS_WEIGHTS_NAME))
+            network.eval()
+        return self
 
     @abstractmethod
     def usage(self) -> str:

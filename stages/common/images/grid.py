@@ -95,7 +95,12 @@ def save_images(directory: Path, grid: Grid, splits: dict[str, Split]) -> None:
 
 def load_grid(artifact: Artifact) -> Grid:
     """Return the grid of an artifact of kind `images` (or of one that carries a copy)."""
-    values = json.loads((artifact.path / GRID).read_text(encoding="utf-8"))
+    return read_grid(artifact.path)
+
+
+def read_grid(directory: Path) -> Grid:
+    """Return the grid whose `grid.json` lies in `directory`."""
+    values = json.loads((directory / GRID).read_text(encoding="utf-8"))
     return Grid(**values | {"classes": tuple(values["classes"])})
 
 

@@ -12,6 +12,7 @@ as well (unless the request allows Groundup for our own classes), sockets refuse
                    causal_lm, adapter   bits_per_byte     negative log-likelihood of some texts, log base 2, per byte of UTF-8
                    tokenizer            tokens_per_byte   of those texts
                    data                 mean_bytes        length of the rows of all splits, as JSON
+                   images               see image_figure  bits per dimension, accuracy or the like, with Groundup's own code
                    card                 mean              of the tensor that the code of the card makes from its seed
 """
 
@@ -195,6 +196,12 @@ def _mean_bytes(folder: Path, _task: dict[str, Any]) -> tuple[str, float, int]:
     return "mean_bytes", sum(lengths) / max(len(lengths), 1), len(lengths)
 
 
+def _image_figure(folder: Path, _task: dict[str, Any]) -> tuple[str, float, int]:
+    from stages.common.release.image_figure import image_figure
+
+    return image_figure(folder)
+
+
 def _mean(folder: Path, task: dict[str, Any]) -> tuple[str, float, int]:
     """Run the code of the card on the folder: the name of the repository in it becomes a link to the folder."""
     import torch
@@ -218,6 +225,7 @@ _MEASURES = {
     "adapter": _bits_per_byte,
     "tokenizer": _tokens_per_byte,
     "data": _mean_bytes,
+    "images": _image_figure,
     "card": _mean,
 }
 _TASKS = {"card": _card, "logits": _logits, "encodings": _encodings, "rows": _rows, "measure": _measure}

@@ -1,8 +1,9 @@
 """Measure a published folder in a clean process, and keep what it gave as `probe.json` so that it can be measured again.
 
-    probe.json    {format: 1, metric, value, n, texts}
+    probe.json                  {format: 1, metric, value, n, texts}
+    probe_images.safetensors    images uint8 (N, C, H, W) and labels int64 (N,), for what is measured on images
 
-Whoever assembles a repository measures it on a handful of texts; who has downloaded one compares.
+Whoever assembles a repository measures it on a handful of texts or images; who has downloaded one compares.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from pipeline.errors import Damaged
 from stages.common.release.clean_process import ask
 from stages.common.release.layout import CARD, Part
 
-PROBE = "probe.json"
+PROBE, PROBE_IMAGES = "probe.json", "probe_images.safetensors"
 TEXTS = ("The quick brown fox jumps over 13 lazy dogs.", "  tabs\tand\nlines of text, one after another.\n", "Zoë, 東京 and 🙂")
 """Measured when a repository brings no texts of its own."""
 TOLERANCE = 1e-4
 """Relative difference that another processor may make (rounding of fp32 sums)."""
 _OWN_CLASSES = re.compile(r"^from stages\.", re.MULTILINE)
 
-Kind = Literal["causal_lm", "adapter", "tokenizer", "data", "card"]
+Kind = Literal["causal_lm", "adapter", "tokenizer", "data", "images", "card"]
 
 
 class Measured(BaseModel):
-    """What the clean process found; `n` counts what the mean is over (bytes, rows, values)."""
+    """What the clean process found; `n` counts what the mean is over (bytes, rows, images, values)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     metric: str
@@ -62,6 +63,8 @@ def kind_of(folder: Path, part: Part) -> Kind:
         return "adapter"
     if part == "tokenizer":
         return "tokenizer"
+    if (folder / PROBE_IMAGES).is_file():
+        return "images"
     return "causal_lm" if (folder / "tokenizer.json").is_file() else "card"
 
 
@@ -98,8 +101,9 @@ def measuring(
 def measure(folder: Path, part: Part, *, repo: str, texts: list[str] | None = None, base: Path | None = None) -> Measured:
     """Load `folder` in a clean process with the plain library and measure one number.
 
-    What is neither text nor tokenizer is measured by running the code of its card, so this is for folders that were
-    assembled here, or whose hashes are those of such a folder; never for what somebody else published.
+    Image models are measured by the code of their stage, which the manifest names; what has no probe of its own, by running
+    the code of its card. So this is for folders that were assembled here, or whose hashes are those of such a folder; never
+    for what somebody else published.
 
     Args:
         folder: assembled or downloaded.
@@ -114,9 +118,10 @@ def measure(folder: Path, part: Part, *, repo: str, texts: list[str] | None = No
     card = folder / CARD
     own_classes = card.is_file() and _OWN_CLASSES.search(card.read_text(encoding="utf-8")) is not None
     task = measuring(folder, part, repo=repo, texts=texts, base=base)
+    groundup = own_classes or task["kind"] == "images"
     with tempfile.TemporaryDirectory(prefix="groundup-") as room:
         try:
-            found = ask(Path(room), [task], groundup=own_classes)
+            found = ask(Path(room), [task], groundup=groundup)
         except Damaged as damage:
             raise Damaged(f"{folder}: {damage}") from None
     return Measured.model_validate(found.answers[0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ from stages.image.classic.fitting import fit_gaussian, fit_independent, fit_mixt
 
 _TRIALS = 2**40 + 16
 """Stream of random numbers for the noise of trials."""
+_DENSITIES = {
+    "independent": IndependentPixels,
+    "gaussian": GaussianMixture,
+    "ppca": ProbabilisticPCA,
+    "gmm": GaussianMixture,
+}
 
 
 @dataclass(frozen=True)
@@ -113,3 +120,9 @@ def _fit_one(config: Config, grid: Grid, train: Tensor, ridge: float) -> tuple[G
     return fit_mixture(
         train, grid, ridge, num_components=config.num_components, max_iterations=config.max_iterations, seed=config.seed
     )
+
+
+def load_model(directory: Path, grid: Grid, config: Config) -> ClassicModel:
+    """Return the density that was saved under `directory`; how it was fitted is not kept there."""
+    density = _DENSITIES[config.model].from_pretrained(directory)
+    return ClassicModel(grid, density, num_images=0, num_draws=config.num_draws, trials=())

@@ -16,8 +16,8 @@ from stages.common.images.calibration import expected_calibration_error, reliabi
 from stages.common.images.extractor import ExtractorNetwork
 from stages.common.images.features import probabilities
 from stages.common.images.grid import Split
+from stages.common.images.turns import all_turns
 from stages.common.statistics import ratio_interval
-from stages.image.classifier.model import all_turns
 
 NUM_RESAMPLES = 500
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.common.images.extractor import ExtractorNetwork
+from stages.common.images.turns import all_turns
 
 
 class ClassObjective(nn.Module):
@@ -39,13 +40,3 @@ class TurnObjective(nn.Module):
         targets = places % len(self.turns)
         turned = all_turns(images, self.turns)[targets, torch.arange(len(images), device=images.device)]
         return functional.cross_entropy(self.network(turned), targets)
-
-
-def turns_of(height: int, width: int) -> tuple[int, ...]:
-    """Return the quarter turns that keep the shape: four for a square image, none and half a circle for others."""
-    return (0, 1, 2, 3) if height == width else (0, 2)
-
-
-def all_turns(images: Tensor, turns: tuple[int, ...]) -> Tensor:
-    """Return images (B, C, H, W) turned in every way, (turns, B, C, H, W)."""
-    return torch.stack([images.rot90(turn, dims=(2, 3)) for turn in turns])

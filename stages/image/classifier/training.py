@@ -25,10 +25,11 @@ from stages.common.images.features import ExtractorKind, save_extractor
 from stages.common.images.grid import Grid, Split
 from stages.common.images.noise import seeded_generator
 from stages.common.images.training import cosine_factor
+from stages.common.images.turns import turns_of
 from stages.common.optimizers import adamw
 from stages.common.schedule import set_learning_rates
 from stages.image.classifier.config import Config
-from stages.image.classifier.model import ClassObjective, TurnObjective, turns_of
+from stages.image.classifier.model import ClassObjective, TurnObjective
 
 MAX_GRADIENT_NORM = 1.0
 

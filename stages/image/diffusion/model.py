@@ -185,6 +185,9 @@ class Diffusion(Family):
             generator=generator,
         )
 
+    def saved(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet, "errors": self.errors}
+
     def save(self, directory: Path) -> None:
         """Save what `DDPMPipeline` and `DDIMPipeline` load, and beside it the table of errors, which only the bound needs."""
         DDPMPipeline(unet=self.unet, scheduler=self.scheduler).save_pretrained(directory)
@@ -196,3 +199,8 @@ class Diffusion(Family):
 
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         report.write(context, self, images, generator, history)
+
+
+def load_model(directory: Path, grid: Grid, config: Config) -> Diffusion:
+    """Return the averaged weights of a diffusion model that `save` wrote under `directory`."""
+    return Diffusion(grid, config).restored(directory)

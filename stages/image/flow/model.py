@@ -140,6 +140,9 @@ class Flow(ConditionalFamily):
     def num_function_evaluations(self) -> int:
         return self.network.num_function_evaluations
 
+    def saved(self) -> dict[str, nn.Module]:
+        return {"flow": self.network}
+
     def save(self, directory: Path) -> None:
         FlowPipeline(flow=self.network).save_pretrained(directory)
 
@@ -186,3 +189,8 @@ def make_network(grid: Grid, config: Config) -> ImageFlow:
 def bits_per_dim(log_prob: Tensor, grid: Grid) -> Tensor:
     """Return bits/dim of the grid from log densities on [-1, 1) in nats: -(log2 p + D·log2(2/K)) / D; both (B,)."""
     return -(log_prob / math.log(2) + grid.bin_log2_volume) / grid.num_dims
+
+
+def load_model(directory: Path, grid: Grid, config: Config) -> Flow:
+    """Return the averaged weights of a flow that `save` wrote under `directory`."""
+    return Flow(grid, config).restored(directory)

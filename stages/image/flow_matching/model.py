@@ -185,6 +185,9 @@ class FlowMatching(ConditionalFamily):
         data = to_patches(dequantised, self.patch_size).to(self.unet.device)
         return log_density(field, data, num_steps=num_steps, num_probes=num_probes, generator=generator).cpu()
 
+    def saved(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet}
+
     def save(self, directory: Path) -> None:
         """Save what `DDPMPipeline.from_pretrained(directory)` loads: the U-Net and diffusers' Euler scheduler for flows."""
         scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIME_SCALE)
@@ -196,3 +199,8 @@ class FlowMatching(ConditionalFamily):
 
     def report(self, context: Context, images: Tensor, generator: torch.Generator, history: History) -> None:
         report.write(context, self, images, generator, history)
+
+
+def load_model(directory: Path, grid: Grid, config: Config) -> FlowMatching:
+    """Return the averaged weights of a flow-matching model that `save` wrote under `directory`."""
+    return FlowMatching(grid, config).restored(directory)

@@ -171,6 +171,9 @@ class GAN(Family):
     def num_function_evaluations(self) -> int:
         return 1
 
+    def saved(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator}
+
     def save(self, directory: Path) -> None:
         GANPipeline(self.generator).save_pretrained(directory)
         self.discriminator.save_pretrained(directory / "discriminator")
@@ -189,3 +192,8 @@ images = pipeline(batch_size=16, generator=generator, output_type="pt").images  
         from stages.image.gan.report import write
 
         write(context, self, images, generator, history)
+
+
+def load_model(directory: Path, grid: Grid, config: Config) -> GAN:
+    """Return the averaged weights of a GAN that `save` wrote under `directory`."""
+    return GAN(grid, config).restored(directory)

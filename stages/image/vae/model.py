@@ -167,6 +167,9 @@ class VAE(ConditionalFamily):
     def num_function_evaluations(self) -> int:
         return 1
 
+    def saved(self) -> dict[str, nn.Module]:
+        return {"": self.network}
+
     def save(self, directory: Path) -> None:
         self.network.save_pretrained(directory)
 
@@ -208,3 +211,8 @@ images = pixels.sample(outputs, torch.rand({numbers(self.grid.shape)}, generator
         for rows in torch.arange(len(latents)).split(DECODED_AT_ONCE):
             given = {} if labels is None else {"labels": labels[rows].to(device)}
             yield self.network.decode(latents[rows].to(device), **given).sample.float().cpu()
+
+
+def load_model(directory: Path, grid: Grid, config: Config) -> VAE:
+    """Return the averaged weights of a VAE that `save` wrote under `directory`."""
+    return VAE(grid, config).restored(directory)

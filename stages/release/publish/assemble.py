@@ -27,8 +27,9 @@ from stages.release.publish.image_usage import Usage
 from stages.release.publish.licence import Licence, licence_of
 from stages.release.publish.lineage import Lineage, trace
 from stages.release.publish.model_index import Measurement, measurements
-from stages.release.publish.parts import MEASURED, Selection, read_json, select
-from stages.release.publish.probe_rows import probe_rows
+from stages.release.publish.parts import ON_IMAGES, ON_TEXTS, Selection, read_json, select
+from stages.release.publish.probe_images import ProbeImages, probe_images
+from stages.release.publish.probe_rows import ProbeRows, probe_rows
 from stages.release.publish.sources import card_text, describe
 from stages.release.publish.usage import usage_of
 
@@ -97,7 +98,7 @@ def assemble(
         licence=licence,
         data=[describe(one, names[one.fingerprint]) for one in lineage.data],
         bases=bases,
-        probe=probe_rows(lineage, repo) if selection.loader in MEASURED else None,
+        probe=_probe(lineage, selection, repo),
         measured=measurements(lineage),
         repo=repo,
         base_repo=base,
@@ -158,6 +159,12 @@ def _base(artifact: Artifact, selection: Selection, given: str | None) -> tuple[
     return None, None
 
 
+def _probe(lineage: Lineage, selection: Selection, repo: str) -> ProbeRows | ProbeImages | None:
+    if selection.loader in ON_TEXTS:
+        return probe_rows(lineage, repo)
+    return probe_images(lineage) if selection.loader in ON_IMAGES else None
+
+
 def _captions(artifact: Artifact) -> dict[str, str]:
     """Return the pictures of the artifact's section with their captions, those without a caption last."""
     path = artifact / "section.json"
@@ -168,19 +175,27 @@ def _captions(artifact: Artifact) -> dict[str, str]:
 
 
 def _write(folder: Path, facts: Facts) -> None:
-    artifact, lineage = facts.lineage.artifact, facts.lineage
+    artifact = facts.lineage.artifact
     for name, source in facts.selection.files.items():
         _copy(source, folder / name)
     if facts.is_data:
         from stages.release.publish.data_form import write_data
 
         write_data(artifact, folder)
+    if isinstance(facts.probe, ProbeImages):
+        facts.probe.save(folder)
     if facts.selection.kind.part == "adapter":
         path = folder / ADAPTER_CONFIG
         base = {"base_model_name_or_path": facts.base_repo, "revision": facts.base_revision}
         _write_json(path, json.loads(path.read_bytes()) | base)
     for name in facts.figures:
         _copy(artifact / name, folder / name)
+    _write_papers(folder, facts)
+
+
+def _write_papers(folder: Path, facts: Facts) -> None:
+    """Write what says where it came from, what was measured, and what may be done with it."""
+    lineage = facts.lineage
     for relative in lineage.everything():
         _copy(relative / RECORD, folder / layout.provenance_name(relative.record))
         for name in layout.records_of_base(relative.record):

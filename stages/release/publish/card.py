@@ -16,6 +16,7 @@ from stages.release.publish.licence import Licence, metadata
 from stages.release.publish.lineage import Lineage
 from stages.release.publish.model_index import Measurement, eval_results
 from stages.release.publish.parts import Selection
+from stages.release.publish.probe_images import ProbeImages
 from stages.release.publish.probe_rows import ProbeRows
 from stages.release.publish.sources import Data
 
@@ -41,7 +42,7 @@ class Facts:
     licence: Licence
     data: Sequence[Data]
     bases: Sequence[ForeignBase]
-    probe: ProbeRows | None
+    probe: ProbeRows | ProbeImages | None
     measured: list[Measurement]
     repo: str
     base_repo: str | None

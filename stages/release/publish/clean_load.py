@@ -17,9 +17,11 @@ from pipeline.errors import Damaged, GroundupError
 from stages.common.release.clean_process import TIMEOUT_SECONDS, ask
 from stages.common.release.clean_room import rows_digest
 from stages.common.release.layout import published_files
-from stages.common.release.probe import Probe, measuring
+from stages.common.release.probe import Probe, measure, measuring
 from stages.common.reload import PARITY_TOLERANCE, logits_difference, logits_of
 from stages.release.publish.assemble import Assembled
+from stages.release.publish.parts import ON_IMAGES, ON_TEXTS
+from stages.release.publish.probe_images import against_stage, probe_images
 from stages.release.publish.probe_rows import probe_rows
 
 TEXTS = ["", "The quick brown fox jumps over 13 lazy dogs.", "  tabs\tand\nlines ", "Zoë, 東京 and 🙂"]
@@ -36,7 +38,7 @@ class Evidence:
     Attributes:
         shown: sentences for the user.
         problems: what was wrong, one sentence each.
-        probe: one number of what speaks for itself: language models, adapters, tokenizers.
+        probe: one figure that is measured again after upload; None for data.
     """
 
     shown: tuple[str, ...] = ()
@@ -56,16 +58,14 @@ def prove(assembled: Assembled, *, timeout_seconds: float = TIMEOUT_SECONDS) -> 
             found = ask(folder, list(tasks.values()), groundup=groundup, timeout_seconds=timeout_seconds)
             answers = dict(zip(tasks, found.answers, strict=True))
             shown, problems = _judge(assembled, answers, folder, base, without_groundup=found.without_groundup)
+        probe = _probe(assembled, answers, shown, problems)
         if published_files(assembled.folder) != before:
             problems.append("loading it changed files of the folder")
     except Damaged as damage:
         return Evidence(problems=(str(damage),))
     except GroundupError as error:
         return Evidence(problems=(f"it could not be tried in a clean process: {error}",))
-    if "measure" not in tasks:
-        return Evidence(tuple(shown), tuple(problems))
-    shown.append(probe_rows(assembled.lineage, assembled.repo).sentence())
-    return Evidence(tuple(shown), tuple(problems), Probe(**answers["measure"], texts=tasks["measure"]["texts"]))
+    return Evidence(tuple(shown), tuple(problems), probe)
 
 
 def base_folder(assembled: Assembled) -> Path | None:
@@ -115,6 +115,24 @@ def _tasks(assembled: Assembled, folder: Path, base: Path | None) -> dict[str, d
         texts = list(probe_rows(assembled.lineage, assembled.repo).texts)
         tasks["measure"] = measuring(assembled.folder, selection.kind.part, repo=assembled.repo, texts=texts, base=base)
     return tasks
+
+
+def _probe(assembled: Assembled, answers: dict[str, dict[str, Any]], shown: list[str], problems: list[str]) -> Probe | None:
+    """Return the figure to keep, and add what it says to `shown` or `problems`; images are measured in a process of their own,
+    because the first must not see Groundup where others load without it."""
+    selection, repo = assembled.selection, assembled.repo
+    if selection.loader in ON_TEXTS:
+        rows = probe_rows(assembled.lineage, repo)
+        shown.append(rows.sentence())
+        return Probe(**answers["measure"], texts=list(rows.texts))
+    if selection.loader not in ON_IMAGES:
+        return None
+    images = probe_images(assembled.lineage)
+    measured = measure(assembled.folder, selection.kind.part, repo=repo)
+    sentence, agree = against_stage(assembled.lineage.artifact, measured, images)
+    (shown if agree else problems).append(sentence)
+    shown.append(images.sentence())
+    return Probe(**measured.model_dump(), texts=[])
 
 
 def _judge(

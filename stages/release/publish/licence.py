@@ -151,6 +151,13 @@ def _facts(artifact: Artifact) -> dict[str, object]:
     return facts
 
 
+def may_be_shown(data: Artifact, stated: str) -> bool:
+    """Say whether rows of `data` may lie beside a model: cards tell where all of it came from, and all may pass it on."""
+    sources = data.record.identity.get("sources", [])
+    from_cards = bool(sources) and all("card" in source for source in sources)
+    return from_cards and stated.lower() in REDISTRIBUTABLE
+
+
 def metadata(licence: Licence) -> dict[str, str]:
     """Return the fields of the card's front matter."""
     if licence.license != "other":

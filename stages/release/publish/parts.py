@@ -13,8 +13,9 @@ from stages.common.release.layout import PARTS, Part
 
 Loader = Literal["causal_lm", "adapter", "tokenizer", "text", "images", "diffusers", "groundup", "classifier"]
 """How it is loaded: the class of a library, or, for `groundup` and `classifier`, classes of our own."""
-MEASURED: frozenset[Loader] = frozenset({"causal_lm", "adapter", "tokenizer"})
-"""What is measured on texts, so that its repository brings a `probe.json`."""
+ON_TEXTS: frozenset[Loader] = frozenset({"causal_lm", "adapter", "tokenizer"})
+ON_IMAGES: frozenset[Loader] = frozenset({"diffusers", "groundup", "classifier"})
+"""What is measured on texts or on images, so that its repository brings a `probe.json`."""
 
 
 @dataclass(frozen=True)

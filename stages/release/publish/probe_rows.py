@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.artifact import Artifact
 from stages.common.corpus_io import license_of, load_split
 from stages.common.release import layout
 from stages.common.release.layout import Manifest
 from stages.common.release.private import findings
 from stages.common.release.probe import PROBE, TEXTS, Probe
-from stages.release.publish.licence import REDISTRIBUTABLE
+from stages.release.publish.licence import may_be_shown
 from stages.release.publish.lineage import Lineage
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def probe_rows(lineage: Lineage, repo: str) -> ProbeRows:
     what it learnt from.
     """
     for corpus in lineage.inputs(lineage.artifact, "corpus"):
-        if not _may_be_shown(corpus):
+        if not may_be_shown(corpus, license_of(corpus)):
             continue
         chosen: list[str] = []
         for text in (str(row["text"])[:MAX_CHARACTERS] for row in load_split(corpus, "test")):
@@ -72,10 +71,3 @@ def probe_rows(lineage: Lineage, repo: str) -> ProbeRows:
         if chosen:
             return ProbeRows(tuple(chosen), lineage.names[corpus.fingerprint], license_of(corpus))
     return ProbeRows(TEXTS)
-
-
-def _may_be_shown(corpus: Artifact) -> bool:
-    """A data card says where all of it came from, and its licence lets everybody pass it on."""
-    sources = corpus.record.identity.get("sources", [])
-    from_cards = bool(sources) and all("card" in source for source in sources)
-    return from_cards and license_of(corpus).lower() in REDISTRIBUTABLE
