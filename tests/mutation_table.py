@@ -21,6 +21,7 @@ _ACCELERATE = "tests/engine/test_recipe.py::test_a_file_for_accelerate_"
 _REPORT = "tests/engine/test_report.py::"
 _COMMITTED = "tests/engine/test_progress.py::test_a_stage_may_be_committed_while_it_is_looked_at"
 _KILL = "tests/engine/test_kill.py::"
+_PRECISION = "tests/common/test_precision.py::"
 _STORE = "tests/engine/test_store.py::"
 _WRITES = "tests/engine/test_bad_writes.py::"
 _CHECKPOINT = "tests/common/test_checkpoint.py::"
@@ -468,6 +469,20 @@ TRAINING = [
     Mutation("resume: nothing missing or surplus", "stages/common/optimizers.py",
              "            if not mine:\n", "            if False:\n",
              "tests/common/test_optimizers.py::test_missing_or_surplus_state_is_refused"),
+    Mutation("precision: bfloat16 has to gain", "stages/common/precision.py",
+             'best["bfloat16"] * LEAST_GAIN < best["float32"]', 'best["bfloat16"] < best["float32"]',
+             f"{_PRECISION}test_the_faster_one_is_taken[exact2-half2-float32]"),
+    Mutation("precision: the first pass warms up", "stages/common/precision.py",
+             "min(found[1:] or found)", "found[0]", f"{_PRECISION}test_the_faster_one_is_taken[exact3-half3-float32]"),
+    Mutation("precision: slow passes are few", "stages/common/precision.py",
+             "if clock() - begin > MOST_SECONDS:", "if False:", f"{_PRECISION}test_passes_are_tried_in_turn_and_few_where_they_are_slow"),
+    Mutation("precision: random numbers stay", "stages/common/precision.py",
+             "    with torch.random.fork_rng():\n", "    if True:\n", f"{_PRECISION}test_no_gradient_and_no_random_number_is_left"),
+    Mutation("precision: gradients go", "stages/common/precision.py",
+             "        loss.zero_grad(set_to_none=True)\n", "        pass\n", f"{_PRECISION}test_no_gradient_and_no_random_number_is_left"),
+    Mutation("precision: what does not fit", "stages/common/precision.py",
+             "        if not is_out_of_memory(error):\n            raise\n", "        raise\n",
+             f"{_PRECISION}test_what_does_not_fit_is_not_taken"),
     Mutation("denormals are flushed", "stages/common/devices.py",
              "    torch.set_flush_denormal(True)\n", "", f"{_TRAINING}test_numbers_too_small_to_matter_are_flushed"),
     Mutation("speed without evaluation", "stages/common/training.py",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +16,7 @@ from stages.common.guards import check_fits, check_isolation, check_labels
 from stages.common.lora import attach_lora, base_sha256, lora_parameters, num_adapted
 from stages.common.optimizers import adamw
 from stages.common.packing import PackedRows
+from stages.common.precision import AUTOCAST, DtypeName, faster_dtype, probe_batch
 from stages.common.training import Training, TrainingSummary
 from stages.text.finetune.base import Base, open_base
 from stages.text.finetune.config import Config
@@ -173,20 +173,25 @@ def _training(
     rows: PackedRows,
     evaluator: Evaluator,
 ) -> Training:
-    def decide() -> str:
-        return devices.fastest_dtype(accelerator.device) if config.dtype == "auto" else config.dtype
+    plan = make_plan(config, rows, num_processes=accelerator.num_processes, on_gpu=accelerator.device.type == "cuda")
 
-    dtype = devices.resolve(context, accelerator, "dtype", decide)
+    def decide() -> str:
+        if config.dtype != "auto":
+            return config.dtype
+        losses = {name: loss_module(model, dtype) for name, dtype in AUTOCAST.items()}
+        return faster_dtype(losses, probe_batch(rows, accelerator.device, micro_batch_size=plan.micro_batch_size))
+
+    dtype: DtypeName = devices.resolve(context, accelerator, "dtype", decide)
     parameters = list(lora_parameters(model).values())
     groups = [{"params": parameters, "lr": learning_rate_of(config, model), "weight_decay": config.weight_decay}]
     return Training(
         context=context,
         accelerator=accelerator,
         model=model,
-        module=loss_module(model, torch.bfloat16 if dtype == "bfloat16" else None),
+        module=loss_module(model, AUTOCAST[dtype]),
         optimizers=[adamw(groups, betas=config.adamw_betas)],
         rows=rows,
-        plan=make_plan(config, rows, num_processes=accelerator.num_processes, on_gpu=accelerator.device.type == "cuda"),
+        plan=plan,
         identity=config.identity() | {"base": asdict(base.identity), "corpus": context.input("corpus").fingerprint},
         evaluate=evaluator.during_training,
     )

@@ -22,6 +22,7 @@ from stages.common.grouping import GroupedDocuments
 from stages.common.guards import check_fits, check_isolation, check_labels
 from stages.common.loss import CausalLmLoss
 from stages.common.packing import Batch, PackedRows, Rows
+from stages.common.precision import AUTOCAST, faster_dtype, probe_batch
 from stages.common.token_store import TokenStore
 from stages.common.training import Training, TrainingPlan
 from stages.text.pretrain import shape as dial
@@ -56,7 +57,7 @@ def run(config: Config, context: Context) -> None:
     model = _fresh_model(config, shape, tokenizer, stores["train"]).to(accelerator.device)
     rows = _rows(config, shape, tokenizer, stores["train"], cut)
     _check(shape, tokenizer, model, rows)
-    dtype = _dtype(config, context, accelerator)
+    dtype = _dtype(config, context, accelerator, model, rows, cut)
     evaluator = Evaluator(
         context=context,
         accelerator=accelerator,
@@ -131,9 +132,14 @@ def row_of_several_documents(rows: Rows) -> Batch:
     return next(several, rows.batch([0]))
 
 
-def _dtype(config: Config, context: Context, accelerator: Accelerator) -> torch.dtype:
+def _dtype(
+    config: Config, context: Context, accelerator: Accelerator, model: PreTrainedModel, rows: Rows, cut: dial.Batching
+) -> torch.dtype:
     def decide() -> str:
-        return devices.fastest_dtype(accelerator.device) if config.dtype == "auto" else config.dtype
+        if config.dtype != "auto":
+            return config.dtype
+        losses = {name: CausalLmLoss(model, autocast_dtype=dtype) for name, dtype in AUTOCAST.items()}
+        return faster_dtype(losses, probe_batch(rows, accelerator.device, micro_batch_size=cut.micro_batch_size))
 
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[devices.resolve(context, accelerator, "dtype", decide)]
 
