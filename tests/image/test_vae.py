@@ -19,7 +19,7 @@ from stages.common.images.grid import Grid, centres
 from stages.common.images.noise import seeded_generator, whole_batch
 from stages.image.vae.bounds import iwae_bound, kl_to_normal, kl_to_prior, log_weights
 from stages.image.vae.config import Config
-from stages.image.vae.latent_space import slerp, smoothness, unit_use
+from stages.image.vae.latent_space import paths, slerp, smoothness, unit_use
 from stages.image.vae.model import VAE
 from stages.image.vae.networks import SmallAutoencoder
 from stages.image.vae.pixels import Categorical, DiscretisedLogistic
@@ -393,11 +393,19 @@ def test_an_arc_between_latents_in_one_direction_is_the_line():
 
 def test_a_path_is_at_least_as_long_as_the_distance_of_its_ends():
     vae = vae_of(grid_of(levels=8), scale=1.0)
-    found = smoothness(vae, torch.randn(20, 2, 1, 1, generator=seeded_generator(1)), seed=0)
+    found = smoothness(paths(vae, torch.randn(20, 2, 1, 1, generator=seeded_generator(1))), seed=0)
     assert found.num_pairs == 10
     assert found.path_ratio >= 1
     assert found.path_interval[0] <= found.path_ratio <= found.path_interval[1]
     assert found.largest_step >= 1
+
+
+def test_a_path_leads_from_the_mean_of_one_image_to_that_of_its_partner():
+    vae, latents = vae_of(grid_of(levels=8), scale=1.0), torch.randn(7, 2, 1, 1, generator=seeded_generator(1))
+    found = paths(vae, latents)
+    assert found.shape == (3, 33, 1, 2, 2)
+    assert torch.allclose(found[:, 0], vae.mean(latents[:3]), atol=1e-5)
+    assert torch.allclose(found[:, -1], vae.mean(latents[3:6]), atol=1e-5)
 
 
 def test_a_unit_is_active_only_when_its_mean_depends_on_the_image():
@@ -419,6 +427,8 @@ def test_the_stage_leaves_samples_bounds_pictures_and_a_model(tmp_path):
     family = json.loads((artifact.path / "family.json").read_text())
     assert family["family"] == "vae"
     assert family["likelihood"] == {"kind": "lower bound", "detail": "IWAE, k = 16"}
+    on_the_way = load_file(artifact.path / "paths.safetensors")["images"]
+    assert (on_the_way.dtype, on_the_way.shape) == (torch.uint8, (16, 33, 1, 4, 4))
     names = {row["name"]: row for row in json.loads((artifact.path / "metrics.json").read_text())}
     assert {"bits_per_dim", "elbo_bits_per_dim", "active_units", "path_length_ratio"} <= set(names)
     for figure in ("draws_and_means.png", "traversal.png", "interpolation.png", "morph.png", "elbo.svg", "kl_by_unit.svg"):

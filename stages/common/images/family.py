@@ -30,6 +30,8 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 """(num_images, generator) -> images on the grid, uint8 (num_images, C, H, W)."""
 BY_CALLS = "samples_by_calls.safetensors"
 """Samples drawn with fewer calls of the network than usual: number of calls -> uint8 (N, C, H, W)."""
+PATHS = "paths.safetensors"
+"""Ways through a latent space from one test image to another, in T steps: `images`, uint8 (P, T+1, C, H, W)."""
 LikelihoodKind = Literal["exact", "lower bound", "numerical", "none"]
 
 

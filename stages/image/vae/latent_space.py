@@ -1,6 +1,6 @@
 """What the latents of a VAE hold: which of them are used, and how images change on the way from one latent to another.
 
-Legend: B images, a latent has the shape (Z, h, w) and U = Z·h·w units, T steps of a path.
+Legend: B images, C channels, H height, W width; a latent has the shape (Z, h, w) and U = Z·h·w units; T steps of a path, P pairs.
 """
 
 from __future__ import annotations
@@ -82,11 +82,20 @@ def slerp(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
     return torch.where(sine.abs() < 1e-4, line, arc).unflatten(2, start.shape[1:])
 
 
-def smoothness(vae: VAE, means: Tensor, *, seed: int) -> Smoothness:
-    """Follow arcs between the posterior means (B, Z, h, w) of disjoint pairs of images, B >= 2."""
+def paths(vae: VAE, means: Tensor) -> Tensor:
+    """Return the decoder's means along arcs between the posterior means (B, Z, h, w) of disjoint pairs of images, B >= 2.
+
+    Returns:
+        in levels, float32 (P, T+1, C, H, W) with P = B // 2.
+    """
     num_pairs = len(means) // 2
     arcs = slerp(means[:num_pairs], means[num_pairs : 2 * num_pairs], torch.linspace(0, 1, PATH_STEPS + 1))
-    frames = vae.mean(arcs.flatten(0, 1)).double().view(num_pairs, PATH_STEPS + 1, -1)
+    return vae.mean(arcs.flatten(0, 1)).view(num_pairs, PATH_STEPS + 1, *vae.grid.shape)
+
+
+def smoothness(images: Tensor, *, seed: int) -> Smoothness:
+    """Measure paths, float (P, T+1, C, H, W)."""
+    frames = images.flatten(2).double()
     steps = (frames[:, 1:] - frames[:, :-1]).norm(dim=2).numpy()
     lengths, distances = steps.sum(axis=1), (frames[:, -1] - frames[:, 0]).norm(dim=1).numpy()
     largest, average = steps.max(axis=1), steps.mean(axis=1)
@@ -95,7 +104,7 @@ def smoothness(vae: VAE, means: Tensor, *, seed: int) -> Smoothness:
         ratio_interval(lengths, distances, seed=seed),
         _ratio(largest, average),
         ratio_interval(largest, average, seed=seed),
-        num_pairs,
+        len(frames),
     )
 
 

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.contract import Context
-from stages.common.images.family import History
+from stages.common.images.family import PATHS, History
 from stages.common.images.family_report import curves
 from stages.common.images.pictures import named_rows, sheet
 from stages.common.plots import bar_chart
 from stages.common.statistics import ratio_interval
 from stages.image.vae.bounds import iwae_bound
-from stages.image.vae.latent_space import ACTIVE_VARIANCE, PATH_STEPS, Units, slerp, smoothness, unit_use
+from stages.image.vae.latent_space import ACTIVE_VARIANCE, PATH_STEPS, Units, paths, slerp, smoothness, unit_use
 from stages.image.vae.model import VAE
 from stages.image.vae.networks import prior_of
 
@@ -29,6 +29,8 @@ MOST_UNITS = 8
 MOST_BARS = 32
 BOUND_IMAGES = 128
 """Test images of the table of bounds."""
+KEPT_PATHS = 128
+"""Paths between pairs of test images that are kept for whoever has an extractor of features: 270 kB of the digits."""
 TRAVERSAL_REACH = 3.0
 """A unit is moved between plus and minus this many standard deviations of the prior."""
 
@@ -184,7 +186,9 @@ def _morph(context: Context, vae: VAE, corners: Tensor) -> None:
 
 
 def _smoothness(context: Context, vae: VAE, means: Tensor) -> None:
-    found = smoothness(vae, means, seed=0)
+    images = paths(vae, means)
+    save_file({"images": _on_grid(images[:KEPT_PATHS])}, context.directory / PATHS)
+    found = smoothness(images, seed=0)
     named = {
         "path_length_ratio": (found.path_ratio, found.path_interval),
         "largest_step_ratio": (found.largest_step, found.step_interval),
