@@ -21,7 +21,7 @@ from pipeline.artifact import Artifact, Record
 from pipeline.contract import write_json
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.extractor import ExtractorNetwork
-from stages.common.images.family import BY_CALLS
+from stages.common.images.family import BY_CALLS, PATHS
 from stages.common.images.features import EXTRACTORS, ExtractorFacts, save_extractor
 from stages.common.images.grid import GRID, Grid, load_split
 from stages.common.verdicts import Sampled
@@ -79,6 +79,7 @@ def model_artifact(
     events: Sequence[Mapping[str, float]] = (),
     facts: Mapping[str, Any] | None = None,
     by_calls: Mapping[int, Tensor] | None = None,
+    paths: Tensor | None = None,
     **values: Any,
 ) -> Artifact:
     """Write an artifact of kind `image_model`; `bits` is the mean of its bits per dimension, None for no likelihood.
@@ -91,6 +92,8 @@ def model_artifact(
     save_file({name: value.contiguous() for name, value in samples.items()}, root / "samples.safetensors")
     if by_calls:
         save_file({str(calls): value.contiguous() for calls, value in by_calls.items()}, root / BY_CALLS)
+    if paths is not None:
+        save_file({"images": paths.contiguous()}, root / PATHS)
     generator = torch.Generator().manual_seed(config.seed)
     spread = torch.rand(16, generator=generator, dtype=torch.float64) * 0.2 - 0.1
     found = {} if bits is None else {split: (bits + spread).clone() for split in ("train", "validation", "test")}
@@ -168,7 +171,17 @@ def study(numbers: Mapping[Contestant, Mapping[str, Sampled]]) -> Study:
     return Study(
         grid=GRID_4X4,
         contestants=list(numbers),
-        anchors=Anchors(floor=0.5, ceiling=10.0, num_samples=100, num_reference=50, extractor="supervised-0"),
+        anchors=Anchors(
+            floor=0.5,
+            ceiling=10.0,
+            num_samples=100,
+            num_reference=50,
+            extractor="supervised-0",
+            train_floor=0.4,
+            num_train_floor=50,
+            train_copy=0.1,
+            num_train=200,
+        ),
         numbers={one.label: dict(found) for one, found in numbers.items()},
         anytime={},
         raw={},

@@ -13,6 +13,7 @@ from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import load_split
 from stages.common.images.stage import run_family
 from stages.image.compare.config import Config
+from stages.image.compare.paths import PATH_KEYS
 from stages.image.compare.scores import check_judge
 from tests.harness import commit, make_context, run_stage
 from tests.image.comparisons import TFLOP, make_extractors, model_artifact
@@ -49,6 +50,13 @@ def shorter(images, seed):
     return {calls: noisy(images, share, seed) for calls, share in ((2, 0.9), (8, 0.4), *([(4, 0.6)] if seed == 1 else []))}
 
 
+def zigzag(images, seed):
+    """Return paths between test images whose images between are noise, 6 pairs in 4 steps."""
+    ends = load_split(images, "test").images[:12].view(2, 6, 1, 1, 4, 4)
+    noise = torch.randint(4, (6, 3, 1, 4, 4), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    return torch.cat([ends[0], noise, ends[1]], dim=1)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, images):
     """A VAE with means, a GAN that draws noise, and a classic density that copies, two seeds each."""
@@ -68,6 +76,7 @@ def models(tmp_path_factory, images):
                 bits=1.5,
                 events=steps,
                 by_calls=shorter(images, seed),
+                paths=zigzag(images, seed),
             ),
             model_artifact(root / f"g{seed}", images, gan, family="gan", seed=seed, bits=None),
             model_artifact(
@@ -122,6 +131,40 @@ def test_what_copies_its_training_images_is_found_out_and_what_does_not_is_not(c
     numbers = json.loads((compared.path / "comparison.json").read_text())["numbers"]
     assert (numbers["copies"]["nn_ratio"]["mean"], numbers["copies"]["duplicate_share"]["mean"]) == (0, 1)
     assert numbers["gan"]["nn_ratio"]["low"] > 1
+
+
+def test_what_copies_is_nearer_to_train_than_unseen_images_are_and_every_distance_names_its_reference(compared):
+    comparison = json.loads((compared.path / "comparison.json").read_text())
+    anchors, numbers = comparison["anchors"], comparison["numbers"]
+    assert anchors["train_copy"] < anchors["train_floor"]
+    assert (anchors["num_train"], anchors["num_train_floor"]) == (64, 32)  # there are fewer unseen images than samples
+    copies, gan = numbers["copies"], numbers["gan"]
+    assert copies["fd_train"]["mean"] < anchors["train_floor"] < gan["fd_train"]["mean"]
+    assert copies["fd_gap"]["low"] > 0
+    assert copies["fd_gap"]["by_seed"]["1"] == pytest.approx(copies["fd"]["by_seed"]["1"] - copies["fd_train"]["by_seed"]["1"])
+    table = next(block for block in blocks_of(compared, "table") if block["title"] == "Which real images: test or train")
+    assert [row[0] for row in table["rows"]][-2:] == ["real train images (copies)", "real test images (unseen)"]
+    rows = [row for row in json.loads((compared.path / "metrics.json").read_text()) if row["name"] in ("fd", "fd_train")]
+    assert {(row["name"], row["split"], row["extractor"]) for row in rows} == {
+        ("fd", "test", "supervised-0"),
+        ("fd_train", "train", "supervised-0"),
+    }
+
+
+def test_the_way_between_latents_is_measured_of_models_that_kept_it_and_a_cross_fade_is_a_yardstick(compared):
+    numbers = json.loads((compared.path / "comparison.json").read_text())["numbers"]
+    assert {label for label, found in numbers.items() if "path_ratio" in found} == {"vae"}
+    assert numbers["vae"]["path_ratio"]["mean"] > numbers["vae"]["fade_ratio"]["mean"] >= 1
+    rows = {row["name"]: row for row in json.loads((compared.path / "metrics.json").read_text()) if row["name"] in PATH_KEYS}
+    assert rows.keys() == set(PATH_KEYS)
+    assert {name for name, row in rows.items() if row.get("yardstick")} == {"fade_ratio", "fade_left"}
+    assert {(row["split"], row["extractor"], row["interval_over"]) for row in rows.values()} == {
+        ("test", "supervised-0", "pairs")
+    }
+    (table,) = [block for block in blocks_of(compared, "table") if block["title"] == "The way between two images"]
+    assert [row[:2] for row in table["rows"]] == [["vae", way] for way in ("arc of latents", "cross-fade", "arc − cross-fade")]
+    sentence = "A VAE's latent space is smooth (against a cross-fade in pixels, as the extractor sees it)"
+    assert outcomes_of(compared)[sentence] != "cannot be tested here"
 
 
 def test_the_curve_falls_with_the_budget_and_classic_densities_have_none(compared):
@@ -179,6 +222,7 @@ def test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave(comp
         assert {str(one["seed"]): one["value"] for one in row["of"]} == by_seed
         assert row["value"] == pytest.approx(sum(by_seed.values()) / 2)
         items = ("images", 16) if row["unit"] == "bit/dim" else ("samples", NUM_SAMPLES)
+        items = ("pairs", 6) if row["name"] in PATH_KEYS else items
         assert {(one["items"], one["n"], one["interval_over"]) for one in row["of"]} == {(*items, items[0])}
         assert all(one["interval"][0] <= one["value"] <= one["interval"][1] for one in row["of"])
         # One training is less sure than the mean of two.
@@ -273,7 +317,8 @@ def test_settings_of_one_family_are_compared_on_validation_without_claims(tmp_pa
     section = json.loads((artifact.path / "section.json").read_text())
     assert section["title"] == "Settings of one family side by side: vae"
     assert not [block for block in blocks_of(artifact, "table") if block["columns"][0] == "claim"]
-    assert {row["split"] for row in json.loads((artifact.path / "metrics.json").read_text())} == {"validation"}
+    rows = json.loads((artifact.path / "metrics.json").read_text())
+    assert {row["split"] for row in rows if row["name"] != "fd_train"} == {"validation"}
     (theirs,) = [block for block in blocks_of(artifact, "table") if block["title"] == "Published figures, not measured here"]
     assert theirs["rows"] == [["DDPM", 3.75, 3.17, "arXiv 2006.11239"]]
 

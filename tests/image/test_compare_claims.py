@@ -16,6 +16,7 @@ from stages.image.compare.course import (
     iterative_models_are_slowest,
     nothing_is_copied,
     vae_latents_are_smooth,
+    vae_latents_beat_a_cross_fade,
     vae_means_are_blurred,
     vae_samples_are_blurred,
     vae_trains_most_evenly,
@@ -110,6 +111,25 @@ def smooth(value):
 @pytest.mark.parametrize(("value", "outcome"), [(1.5, "holds"), (4.2, "not separable"), (9.0, "does not hold")])
 def test_a_latent_space_is_smooth_if_no_step_jumps(value, outcome):
     assert vae_latents_are_smooth(study({smooth(value): {}})).outcome == outcome
+
+
+BELOW, ABOVE, AROUND = number(-0.2, -0.21, -0.19), number(0.2, 0.21, 0.19), number(-0.2, 0.1, 0.12)
+
+
+@pytest.mark.parametrize(
+    ("length", "left", "outcome"),
+    [
+        (BELOW, BELOW, "holds"),
+        (BELOW, AROUND, "not separable"),
+        (BELOW, ABOVE, "does not hold"),
+        (ABOVE, BELOW, "does not hold"),
+        (BELOW, None, "holds"),  # images without classes
+        (None, None, "cannot be tested here"),  # an artifact without paths
+    ],
+)
+def test_latents_beat_a_cross_fade_if_both_differences_are_clearly_below_zero(length, left, outcome):
+    found = {key: value for key, value in (("path_excess", length), ("left_excess", left)) if value is not None}
+    assert vae_latents_beat_a_cross_fade(study({VAE: found})).outcome == outcome
 
 
 def test_stability_needs_three_seeds_and_the_smallest_spread():
@@ -239,7 +259,7 @@ def test_a_ratio_within_the_noise_of_the_real_images_is_no_verdict():
 
 def test_without_the_right_models_every_claim_says_why_it_cannot_be_tested():
     claims = all_claims(study({contestant("a", "a"): {}, contestant("b", "b"): {}}))
-    assert len(claims) == 16
+    assert len(claims) == 17
     assert {claim.outcome for claim in claims} == {"cannot be tested here"}
     assert all(claim.evidence.startswith("because ") for claim in claims)
 

@@ -78,6 +78,7 @@ class Evaluator:
     Attributes:
         real: the images of the floor, uint8 (num_samples, C, H, W).
         pixelwise: those of the ceiling.
+        parts: rows of each random part of a set of samples, the same for every set.
 
     Raises:
         DataError: too few images or samples for the features, or real images that no metric can stand on.
@@ -109,7 +110,7 @@ class Evaluator:
             "references_sha256": _sha256(test.images),
             "training_sha256": _sha256(train.images),
         }
-        self._parts = draw_parts(num_samples, num_parts, np.random.default_rng(seed))
+        self.parts = draw_parts(num_samples, num_parts, np.random.default_rng(seed))
         self.real = train.images[torch.randperm(len(train), generator=seeded_generator(seed, 0))[:num_samples]]
         self.pixelwise = independent_pixels(train.images, num_samples, seeded_generator(seed, 1))
         with _measuring("the images"):
@@ -122,9 +123,9 @@ class Evaluator:
     def _yardstick(self, space: Space) -> _Yardsticks:
         references, real = space.features(self._test.images), space.features(self.real)
         num_features = references.shape[1]
-        if self._parts and len(self._parts[0]) <= num_features:
+        if self.parts and len(self.parts[0]) <= num_features:
             raise DataError(
-                f"parts of {len(self._parts[0])} out of {self._num_samples} samples are too few for the {num_features} features "
+                f"parts of {len(self.parts[0])} out of {self._num_samples} samples are too few for the {num_features} features "
                 f"of {space.name}; draw more samples, or set num_parts to 0 and go without deviations"
             )
         floor, ceiling = frechet(real, references), frechet(space.features(self.pixelwise), references)
@@ -186,7 +187,7 @@ class Evaluator:
         def of_references(rows: np.ndarray) -> Values:
             return sharpness_ratios(own_energies, self._energies[rows]) | closeness(distances, self._distances[rows])
 
-        found = measured(of_samples, self._num_samples, self._parts)
+        found = measured(of_samples, self._num_samples, self.parts)
         return found | {"reference_deviations": redrawn(of_references, len(self._test), seed=self._facts["seed"])}
 
     def _in_space(self, known: _Yardsticks, samples: Tensor) -> dict[str, Any]:
@@ -210,7 +211,7 @@ class Evaluator:
             return found
 
         facts = {"sha256": known.space.sha256, "floor": known.floor, "ceiling": known.ceiling}
-        return facts | measured(values, self._num_samples, self._parts)
+        return facts | measured(values, self._num_samples, self.parts)
 
 
 def evaluate_samples(

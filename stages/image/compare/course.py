@@ -45,6 +45,7 @@ def all_claims(study: Study) -> list[Claim]:
         gan_is_sharper_than_samples(study),
         gan_drops_modes(study),
         vae_latents_are_smooth(study),
+        vae_latents_beat_a_cross_fade(study),
         vae_trains_most_evenly(study),
         flows_are_exact(study),
         flow_densities_are_exact(study),
@@ -125,6 +126,24 @@ def vae_latents_are_smooth(study: Study) -> Claim:
         ],
         "below",
         missing="no model measured the path between its latents",
+    )
+
+
+def vae_latents_beat_a_cross_fade(study: Study) -> Claim:
+    """Whoever fades one image out and another in needs no latents."""
+    found = [
+        (f"{one.label}: {words}", study.estimate(one.label, key))
+        for one in of_family(study, ["vae"])
+        for key, words in (("path_excess", "length"), ("left_excess", "share of neither class"))
+    ]
+    return conclude(
+        "A VAE's latent space is smooth (against a cross-fade in pixels, as the extractor sees it)",
+        "on arcs between latents of test images, minus the same of cross-fades between the same ends: length of the way in "
+        "features over the distance of its ends, and share of images between whose class is that of neither end",
+        "every difference below 0",
+        [Finding(f"{words} {with_interval(each)}", side_of(each, 0.0)) for words, each in found if each is not None],
+        "below",
+        missing="no VAE kept the images on the way between its latents (artifacts made before that was kept have none)",
     )
 
 

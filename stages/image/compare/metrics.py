@@ -11,16 +11,21 @@ from pipeline.contract import Context
 from stages.common.claims import Claim
 from stages.common.verdicts import Estimate, Sampled, estimate
 from stages.image.compare.models import Contestant
+from stages.image.compare.paths import PATH_KEYS, YARDSTICKS
+from stages.image.compare.references import TO_TRAIN
 from stages.image.compare.scores import IN_SPACE
 from stages.image.compare.study import COLUMNS, Study
 from stages.image.compare.tables import MEMORY, QUALITY
 
 MAIN = ("fd_ratio", "bits_per_dim")
 """Figures that the page lists; the others stand in its tables."""
-RECORDED = (*MAIN, *(key for key in (*QUALITY, *MEMORY) if key not in MAIN))
+RECORDED = (*MAIN, *(key for key in (*QUALITY, *TO_TRAIN, *MEMORY, *PATH_KEYS) if key not in MAIN))
 """What is measured on a split; sizes and costs are in `table.csv` and `comparison.json`."""
 _OF_IMAGES = ("bits_per_dim", "bits_gap")
 """Measured on images of the split; all others on samples."""
+_SPLITS = {"fd_train": "train", **dict.fromkeys(PATH_KEYS, "test")}
+"""Split that a number is measured on, where it is not that of the comparison."""
+_IN_FEATURES = {*IN_SPACE, *TO_TRAIN, *PATH_KEYS}
 
 
 def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> None:
@@ -39,15 +44,16 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
 
 def _write_number(context: Context, study: Study, one: Contestant, key: str, number: Sampled) -> None:
     column, mean = COLUMNS[key], estimate(number)
-    facts: dict[str, Any] = {"extractor": study.anchors.extractor} if key in IN_SPACE else {}
+    facts: dict[str, Any] = {"extractor": study.anchors.extractor} if key in _IN_FEATURES else {}
     facts |= {"kind": one.kind} if key in _OF_IMAGES else {}
+    facts |= {"yardstick": True} if key in YARDSTICKS else {}
     context.metric(
         key,
         mean.mean,
         unit=column.unit,
         higher_is_better=column.higher_is_better,
         n=mean.num_seeds,
-        split=study.split,
+        split=_SPLITS.get(key, study.split),
         items="seeds",
         label=one.label,
         title=column.title,
@@ -63,13 +69,15 @@ def _training(study: Study, one: Contestant, key: str, number: Sampled, seed: in
     """Return what one training contributes to a row: who reads a single model wants its own value, not that of its siblings."""
     run = one.runs[seed]
     own = estimate(replace(number, values={seed: number.values[seed]}, deviations={seed: number.deviations[seed]}))
-    of_images = key in _OF_IMAGES
+    items = _items(key)
+    images = len(run.bits.get(study.split, ()))
+    sizes = {"samples": study.anchors.num_samples, "images": images, "pairs": number.degrees + 1}
     return {
         "artifact": run.artifact.fingerprint,
         "seed": seed,
         "value": own.mean,
-        "n": len(run.bits[study.split]) if of_images else study.anchors.num_samples,
-        "items": "images" if of_images else "samples",
+        "n": int(sizes[items]),
+        "items": items,
         **_interval(key, own),
     }
 
@@ -78,5 +86,10 @@ def _interval(key: str, found: Estimate) -> dict[str, Any]:
     """Return the interval and what was taken as random in it; none where nothing is known of the spread."""
     if math.isnan(found.low):
         return {"interval_over": found.method}
-    over = "images" if found.method == "samples" and key in _OF_IMAGES else found.method
+    over = _items(key) if found.method == "samples" else found.method
     return {"interval_over": over, "interval": [found.low, found.high]}
+
+
+def _items(key: str) -> str:
+    """Return what one training's number is measured on."""
+    return "images" if key in _OF_IMAGES else "pairs" if key in PATH_KEYS else "samples"

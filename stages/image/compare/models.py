@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError
-from stages.common.images.family import BY_CALLS
+from stages.common.images.family import BY_CALLS, PATHS
 from stages.common.images.grid import Grid, load_grid
 
 SHARES = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1.0}
@@ -41,6 +42,7 @@ class Run:
         samples: sample set -> uint8 (N, C, H, W).
         bits: split -> bits per dimension of its first images, float64; empty where the family has no likelihood.
         by_calls: calls of the network for a sample, fewer than usual -> uint8 (N, C, H, W); empty where the number is fixed.
+        paths: ways through its latents in T steps, uint8 (P, T+1, C, H, W); None where it kept none.
     """
 
     artifact: Artifact
@@ -48,6 +50,7 @@ class Run:
     samples: Mapping[str, Tensor]
     bits: Mapping[str, np.ndarray]
     by_calls: Mapping[int, Tensor] = field(default_factory=dict)
+    paths: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,7 +195,22 @@ def _read(artifact: Artifact) -> Run:
         samples=load_file(artifact.path / "samples.safetensors"),
         bits=bits,
         by_calls={int(calls): images for calls, images in load_file(shorter).items()} if shorter.exists() else {},
+        paths=_paths(artifact),
     )
+
+
+def _paths(artifact: Artifact) -> Tensor | None:
+    path, grid = artifact.path / PATHS, load_grid(artifact)
+    if not path.exists():
+        return None
+    found = load_file(path).get("images")
+    shape = None if found is None else tuple(found.shape)
+    if found is None or shape is None or found.dtype != torch.uint8 or shape[2:] != grid.shape or not shape[0] or shape[1] < 3:
+        raise DataError(
+            f"{artifact.record.name}: {PATHS} must hold 'images', uint8 (paths, 3 or more) of {grid.shape}, and holds {shape}; "
+            "run that stage again, or leave the file out"
+        )
+    return found
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, Run]:

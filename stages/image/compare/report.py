@@ -20,6 +20,8 @@ from stages.image.compare.contrasts import Pool, smallest_difference
 from stages.image.compare.models import usual_budget
 from stages.image.compare.page import PAGE
 from stages.image.compare.pairs import Pair, bits_pool, classic_pairs, compare_bits, compare_pairs, trained_pairs
+from stages.image.compare.paths import write_paths
+from stages.image.compare.references import write_references
 from stages.image.compare.study import Study
 
 PAIR_COLUMNS = ["first", "second", "first − second", "95 % interval", "p (Holm)", "verdict", "stands on"]
@@ -85,6 +87,8 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
         caption="A copy of the training set would have perfect distances. What gives it away: samples that lie nearer to the "
         "training images than unseen real images do (ratio below 1), and training images that are far more probable than those.",
     )
+    write_references(context, study)
+    write_paths(context, study)
     section.table(
         "What it cost",
         tables.columns_of(tables.COST),

@@ -24,6 +24,8 @@ from stages.common.metrics.frechet_distance import frechet
 from stages.common.verdicts import LEAST_SEEDS, Sampled
 from stages.image.compare.config import Config
 from stages.image.compare.models import RAW, SHARES, Contestant, Run
+from stages.image.compare.paths import path_numbers
+from stages.image.compare.references import TO_TRAIN, References
 from stages.image.compare.study import Anchors, Study
 
 IN_SPACE = {
@@ -72,11 +74,12 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
     extractors = load_extractors(context.input("extractors"))
     main = main_extractor(extractors)
     check_judge(main.name, context.input("extractors"))
-    results = _evaluate(config, context, contestants, extractors, train, real)
-    references = main.features(real.images)
+    evaluator = _evaluator(config, context, contestants, extractors, train, real)
+    results = _evaluate(context, contestants, evaluator)
+    references = References.of(main, train=train.images, unseen=real.images, evaluator=evaluator)
 
     def distances_of(sets: Mapping[int, Tensor]) -> Sampled:
-        return _certain({seed: frechet(main.features(samples), references) for seed, samples in sets.items()})
+        return _certain({seed: frechet(main.features(samples), references.unseen) for seed, samples in sets.items()})
 
     def distances(one: Contestant, sample_set: str) -> Sampled:
         return distances_of(one.samples(sample_set))
@@ -90,8 +93,11 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
     return Study(
         grid=load_grid(images),
         contestants=contestants,
-        anchors=_anchors(results, main),
-        numbers={one.label: _numbers(one, results[one.label], main.name, config.split) for one in contestants},
+        anchors=_anchors(results, main, references),
+        numbers={
+            one.label: _numbers(one, results[one.label], references, config.split) | path_numbers(one, main)
+            for one in contestants
+        },
         anytime=anytime,
         raw=raw,
         by_calls={label: found for label, found in by_calls.items() if found},
@@ -156,27 +162,28 @@ def gradient_spread(run: Run) -> float | None:
     return max(spreads, default=None)
 
 
-def _evaluate(
+def _evaluator(
     config: Config,
     context: Context,
     contestants: Sequence[Contestant],
     extractors: Sequence[Extractor],
     train: Split,
     real: Split,
-) -> Results:
-    num_samples = len(next(iter(contestants[0].samples().values())))
-    grid = load_grid(context.input("images"))
+) -> Evaluator:
     # Parts cost more than all the rest: they are drawn only if some model has too few seeds for an interval over seeds.
     few = any(len(one.runs) < LEAST_SEEDS for one in contestants)
-    evaluator = Evaluator(
+    return Evaluator(
         train=train,
         test=real,
-        levels=grid.levels,
+        levels=load_grid(context.input("images")).levels,
         extractors=extractors,
-        num_samples=num_samples,
+        num_samples=len(next(iter(contestants[0].samples().values()))),
         num_parts=config.num_parts if few else 0,
         seed=config.seed,
     )
+
+
+def _evaluate(context: Context, contestants: Sequence[Contestant], evaluator: Evaluator) -> Results:
     total, done = sum(len(one.runs) for one in contestants), 0
     results: dict[str, dict[int, Mapping[str, Any]]] = {}
     for one in contestants:
@@ -189,7 +196,7 @@ def _evaluate(
     return results
 
 
-def _anchors(results: Results, main: Extractor) -> Anchors:
+def _anchors(results: Results, main: Extractor, references: References) -> Anchors:
     found = next(iter(next(iter(results.values())).values()))
     space = found["spaces"][main.name]
     return Anchors(
@@ -198,13 +205,18 @@ def _anchors(results: Results, main: Extractor) -> Anchors:
         num_samples=found["num_samples"],
         num_reference=found["num_references"],
         extractor=main.name,
+        train_floor=frechet(references.real_unseen, references.train),
+        num_train_floor=len(references.real_unseen),
+        train_copy=frechet(references.real_train, references.train),
+        num_train=len(references.train),
     )
 
 
-def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], main: str, split: str) -> dict[str, Sampled]:
+def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], references: References, split: str) -> dict[str, Sampled]:
     first = next(iter(found.values()))
     sizes = first["num_parts"] - 1, first["num_references"]
-    numbers = _of_results({seed: result["spaces"][main] for seed, result in found.items()}, IN_SPACE, *sizes)
+    numbers = _of_results({seed: result["spaces"][references.space.name] for seed, result in found.items()}, IN_SPACE, *sizes)
+    numbers |= _of_results({seed: references.measure(samples) for seed, samples in one.samples().items()}, TO_TRAIN, *sizes)
     numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS, *sizes)
     numbers |= {key: _certain({seed: float(run.facts[key]) for seed, run in one.runs.items()}) for key in COSTS}
     numbers["training_tflop"] = _certain({seed: run.facts["training_flops"] / 1e12 for seed, run in one.runs.items()})

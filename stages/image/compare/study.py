@@ -41,6 +41,8 @@ COLUMNS = {
     for column in (
         Column(key="fd_ratio", title="distance (0 real, 1 pixels)", unit="1", higher_is_better=False),
         Column(key="fd", title="Fréchet distance", unit="1", higher_is_better=False),
+        Column(key="fd_train", title="Fréchet distance to train", unit="1", higher_is_better=None),
+        Column(key="fd_gap", title="Fréchet distance above that to train", unit="1", higher_is_better=None),
         Column(key="kid", title="KID", unit="1", higher_is_better=False),
         Column(key="precision", title="precision", unit="1", higher_is_better=True),
         Column(key="recall", title="recall", unit="1", higher_is_better=True),
@@ -55,6 +57,14 @@ COLUMNS = {
         Column(key="nn_ratio", title="nearest train ÷ real", unit="1", higher_is_better=None),
         Column(key="memorised_share", title="near copies of train", unit="1", higher_is_better=False),
         Column(key="duplicate_share", title="exact copies of train", unit="1", higher_is_better=False),
+        Column(key="path_ratio", title="way between latents ÷ distance of its ends", unit="1", higher_is_better=False),
+        Column(key="fade_ratio", title="cross-fade ÷ distance of its ends", unit="1", higher_is_better=None),
+        Column(
+            key="path_excess", title="(way between latents − cross-fade) ÷ distance of ends", unit="1", higher_is_better=False
+        ),
+        Column(key="path_left", title="of neither class between latents", unit="1", higher_is_better=False),
+        Column(key="fade_left", title="of neither class in a cross-fade", unit="1", higher_is_better=None),
+        Column(key="left_excess", title="of neither class, latents − cross-fade", unit="1", higher_is_better=False),
         Column(key="bits_per_dim", title="bit/dim", unit="bit/dim", higher_is_better=False),
         Column(key="bits_gap", title="bit/dim above train", unit="bit/dim", higher_is_better=None),
         Column(key="parameters", title="parameters", unit="1", higher_is_better=None, is_count=True),
@@ -79,6 +89,9 @@ class Anchors:
         ceiling: of images whose pixels are drawn one by one, each as often as in train.
         num_samples: images on the side of the model; num_reference: real ones.
         extractor: name of the main extractor.
+        train_floor: of unseen real images to all of train; num_train_floor: unseen images in it.
+        train_copy: of the training images of `floor` to all of train, among which they are: what a model that copies has.
+        num_train: training images.
     """
 
     floor: float
@@ -86,6 +99,10 @@ class Anchors:
     num_samples: int
     num_reference: int
     extractor: str
+    train_floor: float
+    num_train_floor: int
+    train_copy: float
+    num_train: int
 
 
 @dataclass(frozen=True, kw_only=True)
