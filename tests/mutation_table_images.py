@@ -24,6 +24,7 @@ _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
 _CLAIMS = f"{_IMAGE}test_compare_claims.py::"
+_PATHS = f"{_IMAGE}test_compare_paths.py::"
 _CONTRASTS = f"{_IMAGE}test_compare_contrasts.py::"
 _LEAK = f"{_GAN}test_a_players_step_leaves_a_gradient_in_its_own_network_and_none_in_the_other"
 _COST = f"{_IMAGE}test_cost.py::"
@@ -440,6 +441,39 @@ JUDGES = [
              "found = _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)",
              "found = _judged(study, known, lambda one, other: bits_difference(study, one, other), _no_note)",
              f"{_STUDY}test_a_difference_of_bounds_says_what_it_cannot_say"),
+    Mutation("image: the distance to train is to train", "stages/image/compare/references.py",
+             "to_train = frechet(features[rows], self.train)", "to_train = frechet(features[rows], self.unseen)",
+             f"{_IMAGE}test_compare_references.py::test_a_copy_of_train_is_next_to_train_and_not_to_unseen_images"),
+    Mutation("image: the floor against train is that of unseen images", "stages/image/compare/scores.py",
+             "train_floor=frechet(references.real_unseen, references.train)",
+             "train_floor=frechet(references.real_train, references.train)",
+             f"{_IMAGE}test_compare.py::test_what_copies_is_nearer_to_train_than_unseen_images_are_and_every_distance_names_its_"
+             "reference"),
+    Mutation("image: a number names its own split", "stages/image/compare/metrics.py",
+             "split=_SPLITS.get(key, study.split)", "split=study.split",
+             f"{_IMAGE}test_compare.py::test_what_copies_is_nearer_to_train_than_unseen_images_are_and_every_distance_names_its_"
+             "reference"),
+    Mutation("image: paths of another form", "stages/image/compare/models.py",
+             "    if not fits or int(found.max()) >= grid.levels:\n", "    if False:\n",
+             f"{_PATHS}test_paths_of_another_form_are_refused_by_name"),
+    Mutation("image: a class of either end is no other class", "stages/image/compare/paths.py",
+             "(between[:, :, None] != ends[:, None, :]).all(axis=2)", "(between[:, :, None] != ends[:, None, :]).any(axis=2)",
+             f"{_PATHS}test_the_share_of_neither_class_counts_the_images_between_the_ends"),
+    Mutation("image: a cross-fade lies on the grid", "stages/image/compare/paths.py", ").round().to(torch.uint8)", ").to(torch.uint8)",
+             f"{_PATHS}test_a_cross_fade_keeps_the_ends_and_rounds_to_the_grid"),
+    Mutation("image: pairs with equal ends are no way", "stages/image/compare/paths.py",
+             "walk(frames[moved], extractor)", "walk(frames, extractor)",
+             f"{_PATHS}test_pairs_with_equal_ends_are_left_out_and_a_model_with_no_others_has_no_numbers"),
+    Mutation("image: seeds share their pairs", "stages/image/compare/paths.py",
+             "        common=math.sqrt(common),\n", "",
+             f"{_PATHS}test_further_seeds_do_not_shrink_the_error_of_the_pairs_that_they_share"),
+    Mutation("image: latents against a cross-fade", "stages/image/compare/course.py",
+             'Finding(f"{words} {with_interval(each)}", side_of(each, 0.0))', 'Finding(f"{words} {with_interval(each)}", "below")',
+             f"{_CLAIMS}test_latents_beat_a_cross_fade_if_both_differences_are_clearly_below_zero"),
+    Mutation("image: a path leads to the partner", "stages/image/vae/latent_space.py",
+             "means[num_pairs : 2 * num_pairs], torch.linspace(0, 1, PATH_STEPS + 1)",
+             "means[1 : num_pairs + 1], torch.linspace(0, 1, PATH_STEPS + 1)",
+             f"{_VAE}test_a_path_leads_from_the_mean_of_one_image_to_that_of_its_partner"),
     Mutation("image: each seed's own artifact stands in a row", "stages/image/compare/metrics.py",
              "    run = one.runs[seed]\n", "    run = next(iter(one.runs.values()))\n",
              f"{_IMAGE}test_compare.py::test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave"),

@@ -145,9 +145,9 @@ def test_what_copies_is_nearer_to_train_than_unseen_images_are_and_every_distanc
     table = next(block for block in blocks_of(compared, "table") if block["title"] == "Which real images: test or train")
     assert [row[0] for row in table["rows"]][-2:] == ["real train images (copies)", "real test images (unseen)"]
     rows = [row for row in json.loads((compared.path / "metrics.json").read_text()) if row["name"] in ("fd", "fd_train")]
-    assert {(row["name"], row["split"], row["extractor"]) for row in rows} == {
-        ("fd", "test", "supervised-0"),
-        ("fd_train", "train", "supervised-0"),
+    assert {(row["name"], row["split"], row["num_references"], row["extractor"]) for row in rows} == {
+        ("fd", "test", 32, "supervised-0"),
+        ("fd_train", "train", 64, "supervised-0"),
     }
 
 

@@ -143,7 +143,7 @@ def vae_latents_beat_a_cross_fade(study: Study) -> Claim:
         "every difference below 0",
         [Finding(f"{words} {with_interval(each)}", side_of(each, 0.0)) for words, each in found if each is not None],
         "below",
-        missing="no VAE kept the images on the way between its latents (artifacts made before that was kept have none)",
+        missing="no VAE kept the images on the way between its latents (one that was made before they were kept has none)",
     )
 
 

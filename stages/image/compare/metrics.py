@@ -47,6 +47,8 @@ def _write_number(context: Context, study: Study, one: Contestant, key: str, num
     facts: dict[str, Any] = {"extractor": study.anchors.extractor} if key in _IN_FEATURES else {}
     facts |= {"kind": one.kind} if key in _OF_IMAGES else {}
     facts |= {"yardstick": True} if key in YARDSTICKS else {}
+    references = {"fd": study.anchors.num_reference, "fd_train": study.anchors.num_train}
+    facts |= {"num_references": references[key]} if key in references else {}
     context.metric(
         key,
         mean.mean,

@@ -203,12 +203,12 @@ def _paths(artifact: Artifact) -> Tensor | None:
     path, grid = artifact.path / PATHS, load_grid(artifact)
     if not path.exists():
         return None
-    found = load_file(path).get("images")
-    shape = None if found is None else tuple(found.shape)
-    if found is None or shape is None or found.dtype != torch.uint8 or shape[2:] != grid.shape or not shape[0] or shape[1] < 3:
+    found = load_file(path).get("images", torch.empty(0))
+    fits = found.dtype == torch.uint8 and found.shape[2:] == grid.shape and found.shape[1] > 2 and len(found)
+    if not fits or int(found.max()) >= grid.levels:
         raise DataError(
-            f"{artifact.record.name}: {PATHS} must hold 'images', uint8 (paths, 3 or more) of {grid.shape}, and holds {shape}; "
-            "run that stage again, or leave the file out"
+            f"{artifact.record.name}: {PATHS} must hold 'images', torch.uint8 (paths, 3 or more) of {grid.shape}, levels below "
+            f"{grid.levels}, and holds {found.dtype} {tuple(found.shape)}; run that stage again, or leave the file out"
         )
     return found
 

@@ -10,7 +10,7 @@ Legend: S seeds, P pairs of ends, T steps of a path, C channels, H height, W wid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,18 +74,18 @@ def path_numbers(one: Contestant, extractor: Extractor) -> dict[str, Sampled]:
     if not kept:
         return {}
     num_pairs = min(map(len, kept.values()))
-    arcs = [walk(frames[:num_pairs], extractor) for frames in kept.values()]
-    fades = [walk(cross_fade(frames[:num_pairs]), extractor) for frames in kept.values()]
-    moved = np.all([one.distances > 0 for one in arcs], axis=0)
+    paths = [frames[:num_pairs] for frames in kept.values()]
+    moved = torch.stack([(frames[:, 0] != frames[:, -1]).flatten(1).any(dim=1) for frames in paths]).all(dim=0)
     if moved.sum() < 2:
         return {}
-    seeds = list(kept)
-    ends = [one.distances[moved] for one in arcs]
-    lengths = [[one.lengths[moved] for one in way] for way in (arcs, fades)]
-    numbers = _three(LENGTHS, seeds, lengths, ends, (1.0, math.inf))
-    shares = [[one.left[moved] for one in way if one.left is not None] for way in (arcs, fades)]
+    arcs = [walk(frames[moved], extractor) for frames in paths]
+    fades = [walk(cross_fade(frames[moved]), extractor) for frames in paths]
+    ends = np.stack([one.distances for one in arcs])
+    lengths = [np.stack([one.lengths for one in way]) for way in (arcs, fades)]
+    numbers = _three(LENGTHS, list(kept), lengths, ends, (1.0, math.inf))
+    shares = [[one.left for one in way if one.left is not None] for way in (arcs, fades)]
     if shares[0]:
-        numbers |= _three(CLASSES, seeds, shares, [np.ones(len(row)) for row in ends], (0.0, 1.0))
+        numbers |= _three(CLASSES, list(kept), [np.stack(way) for way in shares], np.ones_like(ends), (0.0, 1.0))
     return numbers
 
 
@@ -106,22 +106,22 @@ def write_paths(context: Context, study: Study) -> None:
             "along an arc between their latents, and by fading the one into the other in pixels, all rounded to the grid. Length "
             "1 is straight. Neither class: images between that the extractor takes for a class of neither end (no number where "
             "it knows no classes). Latents are worth something here where the difference lies below 0. Intervals are over pairs "
-            "of test images, and from three seeds on over seeds as well.",
+            "of test images, and from three seeds on over seeds as well. A model that kept no such images is left out: it has no "
+            "latents to walk between, learnt each class by itself, or was made before they were kept.",
         )
 
 
 def _three(
-    keys: dict[str, str],
+    keys: Mapping[str, str],
     seeds: Sequence[int],
-    ways: Sequence[Sequence[np.ndarray]],
-    bottoms: Sequence[np.ndarray],
+    ways: Sequence[np.ndarray],
+    bottoms: np.ndarray,
     bounds: tuple[float, float],
 ) -> dict[str, Sampled]:
-    """Return what an arc has, what a cross-fade has, and the difference, on the same pairs."""
-    arcs, fades = (np.stack(way) for way in ways)
-    free = (-math.inf, math.inf)
-    rows = zip(keys.values(), (arcs, fades, arcs - fades), (bounds, bounds, free), strict=True)
-    return {key: over_pairs(seeds, tops, np.stack(bottoms), limits) for key, tops, limits in rows}
+    """Return what an arc has, what a cross-fade has, and the difference, on the same pairs; arrays are float64 (S, P)."""
+    arcs, fades = ways
+    rows = zip(keys.values(), (arcs, fades, arcs - fades), (bounds, bounds, (-math.inf, math.inf)), strict=True)
+    return {key: over_pairs(seeds, tops, bottoms, limits) for key, tops, limits in rows}
 
 
 def over_pairs(seeds: Sequence[int], tops: np.ndarray, bottoms: np.ndarray, bounds: tuple[float, float]) -> Sampled:

@@ -54,10 +54,11 @@ def how_to_read(study: Study) -> str:
     return (
         f"{trained}A Fréchet distance (FD) says how differently two sets of images are spread out in the features of a network "
         f"({anchors.extractor}); {anchors.num_samples} samples of each model are held against {anchors.num_reference} "
-        f"{study.split} images. Real training images have {short(anchors.floor)}, images of independently drawn pixels "
-        f"{short(anchors.ceiling)}: on the scale of the table these are 0 and 1. Models whose counted budget differs by more "
-        f"than {100 * study.tolerance:g} % are shown as not matched and get no verdict; classic densities (mixtures, independent "
-        "pixels) are fitted without gradient steps, have no budget, and stand there as yardsticks."
+        f"{study.split} images, not against those of train, which a copy would win. Real training images have "
+        f"{short(anchors.floor)}, images of independently drawn pixels {short(anchors.ceiling)}: on the scale of the table these "
+        f"are 0 and 1. Models whose counted budget differs by more than {100 * study.tolerance:g} % are shown as not matched and "
+        "get no verdict; classic densities (mixtures, independent pixels) are fitted without gradient steps, have no budget, and "
+        "stand there as yardsticks."
     )
 
 

@@ -62,9 +62,9 @@ COLUMNS = {
         Column(
             key="path_excess", title="(way between latents − cross-fade) ÷ distance of ends", unit="1", higher_is_better=False
         ),
-        Column(key="path_left", title="of neither class between latents", unit="1", higher_is_better=False),
-        Column(key="fade_left", title="of neither class in a cross-fade", unit="1", higher_is_better=None),
-        Column(key="left_excess", title="of neither class, latents − cross-fade", unit="1", higher_is_better=False),
+        Column(key="path_left", title="images of neither class between latents", unit="1", higher_is_better=False),
+        Column(key="fade_left", title="images of neither class in a cross-fade", unit="1", higher_is_better=None),
+        Column(key="left_excess", title="images of neither class, latents − cross-fade", unit="1", higher_is_better=False),
         Column(key="bits_per_dim", title="bit/dim", unit="bit/dim", higher_is_better=False),
         Column(key="bits_gap", title="bit/dim above train", unit="bit/dim", higher_is_better=None),
         Column(key="parameters", title="parameters", unit="1", higher_is_better=None, is_count=True),
