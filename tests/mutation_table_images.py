@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutation_table import Mutation
 
 _IMAGE = "tests/image/"
+_PARTS = f"{_IMAGE}test_parts.py::"
 _TRAINING = f"{_IMAGE}test_training.py::"
 _FEATURES = f"{_IMAGE}test_features.py::"
 _METRICS = f"{_IMAGE}test_image_metrics.py::"
@@ -179,6 +180,17 @@ TRAINING = [
              f"{_TRAINING}test_out_of_memory_names_a_batch_that_was_tried_and_fits[training]"),
     Mutation("image: out of memory, tried", "stages/common/images/memory.py",
              "if _goes_through(attempt, size)", "if True", f"{_TRAINING}test_out_of_memory_names_a_batch_that_was_tried_and_fits[training]"),
+    Mutation("image: parts are halved", "stages/common/images/parts.py",
+             "            if size == 1:\n", "            if True:\n", f"{_PARTS}test_less_memory_changes_no_bit_of_features"),
+    Mutation("image: parts that round otherwise are refused", "stages/common/images/parts.py",
+             "all(torch.equal(a, b)", "all(True", f"{_PARTS}test_results_that_depend_on_the_size_of_the_parts_are_refused"),
+    Mutation("image: signs are drawn for all rows", "stages/common/images/ode.py",
+             "several(measured, x, *probes)",
+             "several(lambda x, *_: measured(x, *[_signs(x, generator) for _ in probes]), x, *probes)",
+             f"{_PARTS}test_less_memory_changes_no_draw_of_samples_and_likelihoods[flow_matching]"),
+    Mutation("image: what ran out of memory is told", "stages/common/images/parts.py",
+             '    raise StageError(f"out of memory while', '    raise MemoryError(f"out of memory while',
+             f"{_PARTS}test_results_that_depend_on_the_size_of_the_parts_are_refused"),
     Mutation("image: K = 1", "stages/common/images/stage.py",
              "    if grid.levels < 2:\n", "    if False:\n", f"{_IMAGE}test_bad_images.py::test_images_of_one_level_train_no_family"),
     Mutation("image: noise does not depend on processes", "stages/common/images/noise.py",

@@ -26,6 +26,7 @@ from pipeline.artifact import Artifact
 from pipeline.contract import sha256_file
 from pipeline.errors import DataError, StageError
 from stages.common.images.extractor import ExtractorNetwork
+from stages.common.images.parts import Parts
 
 EXTRACTORS, STATISTICS = "extractors.json", "statistics.safetensors"
 PIXEL_COMPONENTS = 32
@@ -181,15 +182,13 @@ def load_extractor(folder: Path, facts: ExtractorFacts) -> Extractor:
 @torch.inference_mode()
 def raw_features(network: ExtractorNetwork, images: Tensor) -> Tensor:
     """Return features before they are made comparable, float64 (N, F) on the CPU."""
-    blocks = [network.features(block.to(network.device)).double().cpu() for block in images.split(IMAGES_AT_ONCE)]
-    return torch.cat(blocks)
+    return Parts(IMAGES_AT_ONCE)(lambda block: network.features(block.to(network.device)).double().cpu(), images)
 
 
 @torch.inference_mode()
 def probabilities(network: ExtractorNetwork, images: Tensor) -> np.ndarray:
     """Return softmax of the logits, float64 (N, num_outputs)."""
-    blocks = [network(block.to(network.device)).double().softmax(dim=1).cpu() for block in images.split(IMAGES_AT_ONCE)]
-    return torch.cat(blocks).numpy()
+    return Parts(IMAGES_AT_ONCE)(lambda block: network(block.to(network.device)).double().softmax(dim=1).cpu(), images).numpy()
 
 
 def _flat(images: Tensor) -> np.ndarray:

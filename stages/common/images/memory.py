@@ -85,7 +85,7 @@ def within_memory(work: Callable[[], T], *, sizes: Sequence[int], attempt: Calla
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
     # Outside of `except`: the error is gone by now, and with it the frames that held the activations.
     gc.collect()
     fits = next((size for size in sizes[1:] if _goes_through(attempt, size)), None)
@@ -98,6 +98,11 @@ def within_memory(work: Callable[[], T], *, sizes: Sequence[int], attempt: Calla
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory could not be had: GPU, CPU (a plain RuntimeError that says so) or Python itself."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name where it says nothing, as Python's MemoryError mostly does."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _goes_through(attempt: Callable[[int], None], size: int) -> bool:

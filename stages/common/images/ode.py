@@ -18,6 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from stages.common.images.parts import Parts
+
 Field = Callable[[Tensor, float], Tensor]
 """(x (B, C, H, W), t in [0, 1]) -> dx/dt, of the shape of x."""
 
@@ -50,34 +52,41 @@ def log_density(field: Field, data: Tensor, *, num_steps: int, num_probes: int, 
         num_probes: M for each divergence; D or more: the divergence is computed exactly.
         generator: of the probes.
     """
-    x = data
+    x, by_parts = data, Parts()
     integral = torch.zeros(len(data), dtype=torch.float64, device=data.device)
     for index in range(num_steps, 0, -1):
         here, there = index / num_steps, (index - 1) / num_steps
         step = here - there
-        slope, div = velocity_and_divergence(field, x, here, num_probes=num_probes, generator=generator)
+        slope, div = velocity_and_divergence(field, x, here, num_probes=num_probes, generator=generator, by_parts=by_parts)
         guess = x - step * slope
-        next_slope, next_div = velocity_and_divergence(field, guess, there, num_probes=num_probes, generator=generator)
+        next_slope, next_div = velocity_and_divergence(
+            field, guess, there, num_probes=num_probes, generator=generator, by_parts=by_parts
+        )
         x = x - step / 2 * (slope + next_slope)
         integral += step / 2 * (div + next_div)
     return standard_normal_log_density(x) - integral
 
 
 def velocity_and_divergence(
-    field: Field, x: Tensor, t: float, *, num_probes: int, generator: torch.Generator
+    field: Field, x: Tensor, t: float, *, num_probes: int, generator: torch.Generator, by_parts: Parts | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return v(x, t), of the shape of x, and its divergence, float64 (B,)."""
-    num_dims = x[0].numel()
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        velocity = field(x, t)
-    divergence = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    exact = num_probes >= num_dims
-    probes = _basis(x) if exact else (_signs(x, generator) for _ in range(num_probes))
-    for probe in probes:
-        (product,) = torch.autograd.grad(velocity, x, probe, retain_graph=True)
-        divergence += (product * probe).flatten(1).sum(1).double()
-    return velocity.detach(), divergence / (1 if exact else num_probes)
+    """Return v(x, t), of the shape of x, and its divergence, float64 (B,); `by_parts` knows how many rows fit."""
+    exact = num_probes >= x[0].numel()
+    # Drawn here, for all rows: what is drawn must not depend on the parts.
+    probes = _basis(x) if exact else [_signs(x, generator) for _ in range(num_probes)]
+
+    def measured(x: Tensor, *probes: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            velocity = field(x, t)
+        divergence = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for probe in probes:
+            (product,) = torch.autograd.grad(velocity, x, probe, retain_graph=True)
+            divergence += (product * probe).flatten(1).sum(1).double()
+        return velocity.detach(), divergence / (1 if exact else num_probes)
+
+    velocity, divergence = (by_parts or Parts()).several(measured, x, *probes)
+    return velocity, divergence
 
 
 def standard_normal_log_density(x: Tensor) -> Tensor:

@@ -25,12 +25,13 @@ from pipeline.errors import DataError, StageError
 from stages.common import devices
 from stages.common.images.class_stage import score_classes
 from stages.common.images.config import ConditionalConfig, ImageModelConfig
-from stages.common.images.family import BY_CALLS, ConditionalFamily, Family, Likelihood, Trainable
+from stages.common.images.family import BY_CALLS, ConditionalFamily, Family, Likelihood, Sampler, Trainable
 from stages.common.images.family_report import Cost, Outcome, write_report
 from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
 from stages.common.images.labels import label_subset
 from stages.common.images.memory import TrainingMemory
 from stages.common.images.noise import seeded_generator
+from stages.common.images.parts import doing
 from stages.common.images.training import ImageTraining
 
 SHARES = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2}
@@ -38,6 +39,7 @@ SHARES = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2}
 LEAST_STEPS = 8
 _SAMPLES, _LIKELIHOOD, _REPORT, _LATENCY = (2**40 + index for index in range(4))
 """Streams of random numbers that no step number reaches."""
+_SMALLER = "choose a smaller model or smaller images"
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def prepare(config: ImageModelConfig, context: Context, make: Callable[[Grid], T
     return Prepared(accelerator=accelerator, family=family, training=training, num_steps=num_steps, flops_per_step=flops)
 
 
+@doing("training", f"set batch_size lower, or {_SMALLER}")
 def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid], Family]) -> None:
     """Train the family that `make` returns and write its artifact.
 
@@ -112,9 +115,10 @@ def run_family(config: ImageModelConfig, context: Context, make: Callable[[Grid]
     shares = {round(prepared.num_steps * share): name for name, share in SHARES.items()}
     prepared.training.run(prepared.num_steps, {step: _sampler(prepared, name) for step, name in shares.items()})
     if context.is_main:
-        latency_ms = _latency_ms(config, prepared.family)  # first: signs of life cost a little time at each call of a layer
+        with doing("measuring how long 64 samples take", _SMALLER):
+            latency_ms = _latency_ms(config, prepared.family)  # first: signs of life cost a little time at each call of a layer
         with devices.signs_of_life(context, prepared.family.averaged().values()):
-            raw = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+            raw = _drawn(config, prepared.family.sample)
             with prepared.training.averages.in_place():
                 measured = _measure(config, context, prepared.family, raw, latency_ms)
                 _finish(config, context, prepared, measured)
@@ -187,7 +191,7 @@ def _sampler(prepared: Prepared[Family], share: str) -> Callable[[], None]:
             path.parent.mkdir(exist_ok=True)
             alive = devices.signs_of_life(context, prepared.family.averaged().values())
             with alive, prepared.training.averages.in_place():
-                images = prepared.family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+                images = _drawn(config, prepared.family.sample)
             partial = path.with_suffix(".partial")
             save_file({"images": images.contiguous()}, partial)
             os.replace(partial, path)
@@ -197,20 +201,24 @@ def _sampler(prepared: Prepared[Family], share: str) -> Callable[[], None]:
     return sample
 
 
+def _drawn(config: ImageModelConfig, sampler: Sampler) -> Tensor:
+    with doing(f"drawing {config.num_samples} samples", f"set num_samples lower than {config.num_samples}, or {_SMALLER}"):
+        return sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+
+
 def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Tensor, latency_ms: float) -> Measured:
     samples = {share: load_file(_anytime_path(context, share))["images"] for share in SHARES}
-    samples["1"] = family.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))
+    samples["1"] = _drawn(config, family.sample)
     samples["raw"] = raw
     for name, sampler in family.sample_sets().items():
-        samples[name] = sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
-    by_calls = {
-        calls: sampler(config.num_samples, seeded_generator(config.seed, _SAMPLES))
-        for calls, sampler in family.shorter_paths().items()
-    }
+        samples[name] = _drawn(config, sampler)
+    by_calls = {calls: _drawn(config, sampler) for calls, sampler in family.shorter_paths().items()}
     likelihood = {}
     for number, split in enumerate(SPLITS):
         images = split_of(config, context, split).images[: config.num_likelihood_images]
-        found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
+        advice = f"set num_likelihood_images lower than {len(images)}, or {_SMALLER}"
+        with doing(f"measuring bits per dimension of {len(images)} {split} images", advice):
+            found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
         if found is not None:
             likelihood[split] = found
     return Measured(samples=samples, by_calls=by_calls, likelihood=likelihood, latency_ms=latency_ms)
@@ -236,9 +244,12 @@ def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Famil
     outcome = Outcome(samples=measured.samples, likelihood=measured.likelihood, cost=cost)
     _write(config, context, family, outcome)
     test = load_split(context.input("images"), "test").images
-    family.report(context, test, seeded_generator(config.seed, _REPORT), history_of(context))
+    with doing(f"reporting on {len(test)} test images", _SMALLER):
+        family.report(context, test, seeded_generator(config.seed, _REPORT), history_of(context))
     if isinstance(family, ConditionalFamily) and isinstance(config, ConditionalConfig) and config.class_conditional:
-        score_classes(config, context, family, split_of(config, context, "train"))
+        most = config.num_class_images
+        with doing(f"scoring {most} images for each class", f"set num_class_images lower than {most}, or {_SMALLER}"):
+            score_classes(config, context, family, split_of(config, context, "train"))
     write_report(config, context, family, outcome, test)
 
 

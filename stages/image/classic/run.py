@@ -13,6 +13,7 @@ from stages.common.images.family import Likelihood
 from stages.common.images.family_report import Cost, Outcome
 from stages.common.images.grid import GRID, SPLITS, load_grid, load_split
 from stages.common.images.noise import seeded_generator
+from stages.common.images.parts import doing
 from stages.image.classic import report
 from stages.image.classic.config import Config
 from stages.image.classic.model import ClassicModel, family_name, fit
@@ -23,6 +24,7 @@ _SAMPLES, _LIKELIHOOD, _LATENCY = (2**40 + index for index in range(3))
 NOTE = "fitted in closed form or by EM: no gradient steps, so no training FLOPs are counted; the seconds are"
 
 
+@doing("fitting a classic density and drawing from it", "set max_train_images, num_components or num_samples lower")
 def run(config: Config, context: Context) -> None:
     """Write `model/`, `samples.safetensors`, `likelihood.safetensors`, `family.json`, figures, card and section."""
     images = context.input("images")

@@ -12,6 +12,7 @@ from stages.common import devices
 from stages.common.images.extractor import ExtractorNetwork
 from stages.common.images.features import EXTRACTORS, ExtractorFacts, sha256_of
 from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
+from stages.common.images.parts import doing
 from stages.common.images.turns import turns_of
 from stages.image.classifier import report
 from stages.image.classifier.config import Config
@@ -19,6 +20,7 @@ from stages.image.classifier.metrics import Accuracy, calibration, chance, check
 from stages.image.classifier.training import Task, Trainer, labelled, tasks_of
 
 
+@doing("training and measuring the extractors", "set batch_size or first_width lower")
 def run(config: Config, context: Context) -> None:
     """Write one folder for each extractor, `extractors.json`, `grid.json`, figures, card and section.
 

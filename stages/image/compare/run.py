@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.contract import Context
 from stages.common.images.grid import load_split
+from stages.common.images.parts import doing
 from stages.image.compare import report
 from stages.image.compare.config import Config
 from stages.image.compare.course import all_claims
@@ -14,6 +15,7 @@ from stages.image.compare.pictures import draw_charts, draw_sheets
 from stages.image.compare.scores import measure
 
 
+@doing("measuring the models' samples", "set num_samples of their stages lower, or max_images of the images")
 def run(config: Config, context: Context) -> None:
     """Write tables, figures, `table.csv`, `comparison.json`, `explorer.html`, card and section.
 

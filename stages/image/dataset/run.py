@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pipeline.contract import Context
 from stages.common.images.grid import SPLITS, Grid, Split, save_images
+from stages.common.images.parts import doing
 from stages.image.dataset import report
 from stages.image.dataset.checks import check
 from stages.image.dataset.config import Config
@@ -19,6 +20,7 @@ from stages.image.dataset.splits import Distinct, make_splits, sha256_of
 PHASES = 3
 
 
+@doing("bringing the images onto one grid", "set max_images or size lower")
 def run(config: Config, context: Context) -> None:
     """Make the images artifact in `context.directory`."""
     plan = make_plan(config, context)

@@ -27,6 +27,7 @@ from pipeline.contract import Context
 from stages.common.images.family import Family, History, Likelihood, Optimisation, Player, Sampler
 from stages.common.images.grid import Grid, centres, quantise
 from stages.common.images.noise import BatchNoise
+from stages.common.images.parts import Parts
 from stages.common.images.unet import build_unet, choose_patch_size, from_patches, to_patches
 from stages.image.diffusion import report
 from stages.image.diffusion.bound import Bound, first_timestep, variational_bound
@@ -131,8 +132,10 @@ class Diffusion(Family):
     def path(self, x: Tensor, num_steps: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the images, ever less noisy, after each ancestral step from pure noise `x` (2006.11239, alg. 2)."""
         self.scheduler.set_timesteps(num_steps)
+        by_parts = Parts()  # of the network alone: a step draws noise for all images together
         for t in self.scheduler.timesteps:
-            x = self.scheduler.step(self.unet(x, t).sample, t, x, generator=generator).prev_sample
+            output = by_parts(lambda part, t=t: self.unet(part, t).sample, x)
+            x = self.scheduler.step(output, t, x, generator=generator).prev_sample
             yield x
 
     def to_images(self, x: Tensor) -> Tensor:
@@ -167,10 +170,10 @@ class Diffusion(Family):
         """Return the parts of the bound on -ln P of images uint8 (B, C, H, W)."""
         device = self.unet.device
         alphas_cumprod = self.scheduler.alphas_cumprod.to(device)
-        last = len(alphas_cumprod) - 1
+        last, by_parts = len(alphas_cumprod) - 1, Parts()
 
         def denoise(x: Tensor, t: int) -> Tensor:
-            output = self.unet(x, torch.tensor(t, device=device)).sample
+            output = by_parts(lambda part: self.unet(part, torch.tensor(t, device=device)).sample, x)
             return denoised(self.scheduler, output, x, alphas_cumprod[t])
 
         def squared_error(t: int) -> Tensor:

@@ -19,6 +19,7 @@ from stages.common.images.extractor import ExtractorNetwork, initialise
 from stages.common.images.family import Optimisation, Player, Trainable
 from stages.common.images.grid import Grid
 from stages.common.images.noise import BatchNoise, seeded_generator
+from stages.common.images.parts import Parts
 from stages.image.discriminative.config import Config
 
 IMAGES_AT_ONCE = 1000
@@ -72,8 +73,8 @@ class Discriminative(Trainable):
     @torch.no_grad()
     def log_probs(self, images: Tensor) -> Tensor:
         """Return ln p(c | x), float64 (B, K), of images uint8 (B, C, H, W)."""
-        parts = [self.network(part.to(self.network.device)).double().cpu() for part in images.split(IMAGES_AT_ONCE)]
-        return torch.cat(parts).log_softmax(dim=1)
+        logits = Parts(IMAGES_AT_ONCE)(lambda part: self.network(part.to(self.network.device)).double().cpu(), images)
+        return logits.log_softmax(dim=1)
 
     def save(self, directory: Path) -> None:
         """Save the network in diffusers' form under `directory`."""

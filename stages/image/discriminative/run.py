@@ -17,11 +17,13 @@ from stages.common.images.class_scores import COUNTED, POSTERIOR, save_scores
 from stages.common.images.family_report import Cost, curves
 from stages.common.images.image_sets import ImageSet, image_sets
 from stages.common.images.ledger import FlopLedger
+from stages.common.images.parts import doing
 from stages.common.images.stage import Prepared, cost_of, history_of, prepare, split_of
 from stages.image.discriminative.config import Config
 from stages.image.discriminative.model import Discriminative
 
 
+@doing("training the classifier and asking it", "set num_class_images lower, or choose a smaller model or smaller images")
 def run(config: Config, context: Context) -> None:
     """Write the artifact of kind `discriminative_classifier`.
 

@@ -24,6 +24,7 @@ from stages.common.images.family import ConditionalFamily, History, Likelihood, 
 from stages.common.images.grid import Grid, dequantise, quantise
 from stages.common.images.labels import labels_in_turn
 from stages.common.images.noise import BatchNoise
+from stages.common.images.parts import Parts
 from stages.image.flow.config import Config
 from stages.image.flow.flows import AutoregressiveFlow, CouplingFlow, ImageFlow
 from stages.image.flow.pipeline import FlowPipeline
@@ -75,12 +76,10 @@ class Flow(ConditionalFamily):
         """Draw latents from the base and take them back: x = f⁻¹(z); with classes, by the map of each class in turn."""
         if self.num_classes:
             return self.sample_given(labels_in_turn(num_images, self.num_classes), generator)
-        return torch.cat([self.decode(part) for part in self.base(num_images, generator).split(IMAGES_AT_ONCE)])
+        return Parts(IMAGES_AT_ONCE)(self.decode, self.base(num_images, generator))
 
     def sample_given(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        latents = self.base(len(labels), generator)
-        parts = zip(latents.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True)
-        return torch.cat([self.decode(part, given) for part, given in parts])
+        return Parts(IMAGES_AT_ONCE)(self.decode, self.base(len(labels), generator), labels)
 
     def base(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Return latents from the base, float32 (B, C, H, W) in [0, 1)."""
@@ -98,7 +97,7 @@ class Flow(ConditionalFamily):
         """Return the latents of dequantised images, float32 (B, C, H, W) in [0, 1]."""
         noise = torch.rand(images.shape, generator=generator)
         values = dequantise(images, self.grid.levels, noise)
-        return torch.cat([self.network(part.to(self.network.device))[0].cpu() for part in values.split(IMAGES_AT_ONCE)])
+        return Parts(IMAGES_AT_ONCE)(lambda part: self.network(part.to(self.network.device))[0].cpu(), values)
 
     @torch.no_grad()
     def log_probs_given(self, images: Tensor, label: int, generator: torch.Generator) -> Tensor:
@@ -128,12 +127,16 @@ class Flow(ConditionalFamily):
 
     def _log_densities(self, images: Tensor, num_draws: int, generator: torch.Generator, label: int | None = None) -> Tensor:
         """Return log p(y_i), float64 (k, B), in nats, of images that all have class `label`, if the flow knows classes."""
-        device = self.network.device
-        labels = None if label is None else torch.full((len(images),), label, device=device)
+        device, by_parts = self.network.device, Parts()
+
+        def log_prob(values: Tensor) -> Tensor:
+            labels = None if label is None else torch.full((len(values),), label, device=device)
+            return self.network.log_prob(values.to(device), labels=labels).double().cpu()
+
         draws = []
         for _ in range(num_draws):
             values = dequantise(images, self.grid.levels, torch.rand(images.shape, generator=generator))
-            draws.append(self.network.log_prob(values.to(device), labels=labels).double().cpu())
+            draws.append(by_parts(log_prob, values))
         return torch.stack(draws)
 
     @property

@@ -29,6 +29,7 @@ from stages.common.images.grid import Grid, dequantise, quantise
 from stages.common.images.labels import labels_in_turn
 from stages.common.images.noise import BatchNoise
 from stages.common.images.ode import CALLS_PER_HEUN_STEP, Field, heun, log_density
+from stages.common.images.parts import Parts
 from stages.common.images.unet import build_unet, choose_patch_size, from_patches, to_patches
 from stages.image.flow_matching import report
 from stages.image.flow_matching.config import Config
@@ -104,9 +105,9 @@ class FlowMatching(ConditionalFamily):
         return velocity(self.unet, x, torch.full((len(x),), t, device=x.device))
 
     def field_given(self, labels: Tensor) -> Field:
-        """Return the field of images whose classes are `labels`, int64 (B,)."""
+        """Return the field of images whose classes are `labels`, int64 (B,), or (1,): one class for all."""
         given = labels.to(self.unet.device)
-        return lambda x, t: velocity(self.unet, x, torch.full((len(x),), t, device=x.device), given)
+        return lambda x, t: velocity(self.unet, x, torch.full((len(x),), t, device=x.device), given.expand(len(x)))
 
     def noise(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Return x0, (num_images, C, H, W) on the network's device; drawn on the CPU, as diffusers' pipelines do."""
@@ -117,7 +118,7 @@ class FlowMatching(ConditionalFamily):
     @torch.no_grad()
     def integrate(self, start: Tensor, num_steps: int) -> Tensor:
         """Return x1, (B, C, H, W), from the noise `start`."""
-        return torch.cat([heun(self.field, part, num_steps=num_steps) for part in start.split(IMAGES_AT_ONCE)])
+        return Parts(IMAGES_AT_ONCE)(lambda part: heun(self.field, part, num_steps=num_steps), start)
 
     def to_images(self, x: Tensor) -> Tensor:
         """Return the images on the grid, uint8 on the CPU, of values (B, C, H, W)."""
@@ -139,13 +140,13 @@ class FlowMatching(ConditionalFamily):
 
     @torch.no_grad()
     def sample_given(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        noise = self.noise(len(labels), generator)
-        parts = zip(noise.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True)
-        found = [heun(self.field_given(given), part, num_steps=self.config.num_sample_steps) for part, given in parts]
-        return self.to_images(torch.cat(found))
+        def followed(part: Tensor, given: Tensor) -> Tensor:
+            return heun(self.field_given(given), part, num_steps=self.config.num_sample_steps)
+
+        return self.to_images(Parts(IMAGES_AT_ONCE)(followed, self.noise(len(labels), generator), labels))
 
     def log_probs_given(self, images: Tensor, label: int, generator: torch.Generator) -> Tensor:
-        config, field = self.config, self.field_given(torch.full((len(images),), label))
+        config, field = self.config, self.field_given(torch.tensor([label]))
         draws = [
             self._log_densities(images, generator, field, num_steps=config.num_class_steps, num_probes=1)
             for _ in range(config.num_class_draws)

@@ -25,6 +25,7 @@ from pipeline.contract import Context
 from stages.common.images.family import Family, History, Likelihood, Optimisation, Player
 from stages.common.images.grid import Grid, dequantise, quantise
 from stages.common.images.noise import BatchNoise
+from stages.common.images.parts import Parts
 from stages.image.gan.config import Config
 from stages.image.gan.networks import Discriminator, Generator
 from stages.image.gan.pipeline import GANPipeline
@@ -160,8 +161,8 @@ class GAN(Family):
     def decode(self, latents: Tensor) -> Tensor:
         """Return the images of `latents`, float32 (B, Z), on the grid: uint8 (B, C, H, W), on the CPU."""
         device = self.generator.device
-        images = [self.generator(part.to(device)).cpu() for part in latents.split(SAMPLED_AT_ONCE)]
-        return quantise(torch.cat(images), self.grid.levels)
+        images = Parts(SAMPLED_AT_ONCE)(lambda part: self.generator(part.to(device)).cpu(), latents)
+        return quantise(images, self.grid.levels)
 
     def likelihood(self, images: Tensor, generator: torch.Generator) -> Likelihood | None:  # noqa: ARG002
         """None: G says how to draw an image, not how probable one is (and Parzen windows mislead, arXiv 1511.01844)."""

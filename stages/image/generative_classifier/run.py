@@ -8,6 +8,7 @@ from pipeline.contract import Context
 from pipeline.errors import DataError
 from stages.common.images.grid import GRID, load_grid, load_split
 from stages.common.images.image_sets import TEST, VALIDATION, image_sets
+from stages.common.images.parts import doing
 from stages.image.generative_classifier import pictures, report, tables, trials
 from stages.image.generative_classifier.cells import (
     Cell,
@@ -24,6 +25,7 @@ from stages.image.generative_classifier.metrics import write_metrics
 from stages.image.generative_classifier.study import make_study
 
 
+@doing("comparing the classifiers", "set num_class_images of their stages lower")
 def run(config: Config, context: Context) -> None:
     """Write tables, figures, `classifiers.json` (of trials: `trials.json`), card and section.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import DataError
 from stages.common.images.grid import centres
+from stages.common.images.parts import Parts
 from stages.image.vae.networks import Autoencoder, prior_of
 from stages.image.vae.pixels import PixelDistribution
 from stages.image.vae.prior import Prior, StandardPrior, log_normal
@@ -55,8 +56,8 @@ def log_weights(
         generator: of the latents, on the CPU.
         label: class of all images; None for a network without classes.
     """
-    rows = max(1, ROWS_AT_ONCE // k)
-    return torch.cat([_log_weights(network, pixels, part, k, generator, label) for part in images.split(rows)])
+    rows, decode = max(1, ROWS_AT_ONCE // k), Parts()
+    return torch.cat([_log_weights(network, pixels, part, k, generator, label, decode) for part in images.split(rows)])
 
 
 def iwae_bound(weights: Tensor, k: int) -> Tensor:
@@ -75,19 +76,32 @@ def iwae_bound(weights: Tensor, k: int) -> Tensor:
 
 
 def _log_weights(
-    network: Autoencoder, pixels: PixelDistribution, images: Tensor, k: int, generator: torch.Generator, label: int | None
+    network: Autoencoder,
+    pixels: PixelDistribution,
+    images: Tensor,
+    k: int,
+    generator: torch.Generator,
+    label: int | None,
+    decode: Parts,
 ) -> Tensor:
+    def encoded(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        posterior = network.encode(centres(images, pixels.levels), **_given(label, images)).latent_dist
+        return posterior.mean, posterior.std, posterior.logvar
+
+    def log_likelihood(latents: Tensor, repeated: Tensor) -> Tensor:
+        outputs = network.decode(latents, **_given(label, repeated)).sample.float()
+        return _total(pixels.log_prob(outputs, repeated))
+
     images = images.to(network.device)
-    posterior = network.encode(centres(images, pixels.levels), **_given(label, images)).latent_dist
-    noise = torch.randn(len(images), k, *posterior.mean.shape[1:], generator=generator).to(images.device)
+    mean, std, logvar = (values.unsqueeze(1) for values in Parts().several(encoded, images))
+    noise = torch.randn(len(images), k, *mean.shape[2:], generator=generator).to(images.device)
     parts = []
     for chosen in noise.split(ROWS_AT_ONCE, dim=1):  # one image may have more latents than fit
-        latents = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * chosen
+        latents = mean + std * chosen
         repeated = images.repeat_interleave(chosen.shape[1], dim=0)
-        outputs = network.decode(latents.flatten(0, 1), **_given(label, repeated)).sample.float()
-        likelihood = _total(pixels.log_prob(outputs, repeated)).view(len(images), -1)
+        likelihood = decode(log_likelihood, latents.flatten(0, 1), repeated).view(len(images), -1)
         prior = prior_of(network).log_prob(latents.double().flatten(0, 1)).view(len(images), -1)
-        encoder = log_normal(latents, posterior.mean.unsqueeze(1), posterior.logvar.unsqueeze(1)).double().flatten(2).sum(2)
+        encoder = log_normal(latents, mean, logvar).double().flatten(2).sum(2)
         parts.append(likelihood + prior - encoder)
     return torch.cat(parts, dim=1).cpu()
 

@@ -13,7 +13,7 @@ The two are kept apart everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,6 +29,7 @@ from stages.common.images.family import ConditionalFamily, History, Likelihood, 
 from stages.common.images.grid import Grid, centres
 from stages.common.images.labels import labels_in_turn
 from stages.common.images.noise import BatchNoise
+from stages.common.images.parts import Parts
 from stages.image.vae.bounds import iwae_bound, kl_to_prior, log_weights
 from stages.image.vae.config import Config
 from stages.image.vae.networks import Autoencoder, SmallAutoencoder, latent_shape, make_autoencoder, prior_of
@@ -120,23 +121,22 @@ class VAE(ConditionalFamily):
     def draw(self, latents: Tensor, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """Return one draw from p(x | z), or p(x | z, c), for each latent, uint8 (B, C, H, W)."""
         uniform = torch.rand(len(latents), *self.grid.shape, generator=generator)
-        parts = zip(self._decoded(latents, labels), uniform.split(DECODED_AT_ONCE), strict=True)
-        return torch.cat([self.pixels.sample(outputs, noise) for outputs, noise in parts])
+        return self._decoded(self.pixels.sample, latents, labels, uniform)
 
     def mean(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the mean of p(x | z), or p(x | z, c), for each latent in levels, float32 (B, C, H, W)."""
-        return torch.cat([self.pixels.mean(outputs) for outputs in self._decoded(latents, labels)])
+        return self._decoded(self.pixels.mean, latents, labels)
 
     @torch.no_grad()
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | x), each float32 (B, Z, h, w), of images uint8 (B, C, H, W)."""
-        found = []
-        for part in images.split(DECODED_AT_ONCE):
-            inputs = centres(part, self.grid.levels).to(self.network.device)
-            latent = self.network.encode(inputs).latent_dist
-            found.append((latent.mean.cpu(), latent.logvar.cpu()))
-        means, logvars = zip(*found, strict=True)
-        return torch.cat(means), torch.cat(logvars)
+
+        def encoded(part: Tensor) -> tuple[Tensor, Tensor]:
+            latent = self.network.encode(centres(part, self.grid.levels).to(self.network.device)).latent_dist
+            return latent.mean.cpu(), latent.logvar.cpu()
+
+        means, logvars = Parts(DECODED_AT_ONCE).several(encoded, images)
+        return means, logvars
 
     @torch.no_grad()
     def divergence(self, means: Tensor, logvars: Tensor, generator: torch.Generator) -> Tensor:
@@ -205,12 +205,15 @@ images = pixels.sample(outputs, torch.rand({numbers(self.grid.shape)}, generator
         return labels_in_turn(num_images, self.num_classes) if self.num_classes else None
 
     @torch.no_grad()
-    def _decoded(self, latents: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
-        """Yield what the decoder says of parts of the latents, float32 (., C·P, H, W)."""
+    def _decoded(self, made: Callable[..., Tensor], latents: Tensor, labels: Tensor | None, *more: Tensor) -> Tensor:
+        """Return what is `made` of what the decoder says of the latents, float32 (., C·P, H, W), and of `more` rows."""
         device = self.network.device
-        for rows in torch.arange(len(latents)).split(DECODED_AT_ONCE):
+
+        def decoded(rows: Tensor, *others: Tensor) -> Tensor:
             given = {} if labels is None else {"labels": labels[rows].to(device)}
-            yield self.network.decode(latents[rows].to(device), **given).sample.float().cpu()
+            return made(self.network.decode(latents[rows].to(device), **given).sample.float().cpu(), *others)
+
+        return Parts(DECODED_AT_ONCE)(decoded, torch.arange(len(latents)), *more)
 
 
 def load_model(directory: Path, grid: Grid, config: Config) -> VAE:
