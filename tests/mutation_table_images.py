@@ -28,6 +28,7 @@ _CLAIMS = f"{_IMAGE}test_compare_claims.py::"
 _PATHS = f"{_IMAGE}test_compare_paths.py::"
 _CONTRASTS = f"{_IMAGE}test_compare_contrasts.py::"
 _LEAK = f"{_GAN}test_a_players_step_leaves_a_gradient_in_its_own_network_and_none_in_the_other"
+_HMM, _HMM_FILE = f"{_IMAGE}test_hmm.py::", "stages/image/generative_classifier/hmm.py"
 _COST = f"{_IMAGE}test_cost.py::"
 _WAITING, _DEVICES = f"{_IMAGE}test_waiting.py::", "stages/common/devices.py"
 _EVALUATION, _SHARED = "stages/common/images/evaluation.py", "stages/common/images/training.py"
@@ -493,6 +494,41 @@ JUDGES = [
              "replace(number, values={seed: number.values[seed]}, deviations={seed: number.deviations[seed]})", "number",
              f"{_IMAGE}test_compare.py::test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave"),
 ]
+
+CLASSIFIERS = [
+    Mutation("image: HMM, a path that was far behind", _HMM_FILE,
+             "if (lost := sums < _LEAST).any():", "if (lost := sums < -1).any():",
+             f"{_HMM}test_a_path_that_was_far_behind_and_wins_in_the_end_is_not_lost"),
+    Mutation("image: HMM, the forward sum over paths", _HMM_FILE,
+             "_log_product(log_alpha[:, t - 1], model.transitions) + log_b[:, t]",
+             "_log_product(log_alpha[:, t - 1], model.transitions.T) + log_b[:, t]", f"{_HMM}test_the_forward_algorithm_is_the_sum_over_all_paths"),
+    Mutation("image: HMM, the backward sum over paths", _HMM_FILE,
+             "_log_product(log_b[:, t + 1] + log_beta[:, t + 1], model.transitions.T)",
+             "_log_product(log_b[:, t] + log_beta[:, t + 1], model.transitions.T)",
+             f"{_HMM}test_the_chances_of_states_and_of_their_successions_are_those_of_all_paths"),
+    Mutation("image: HMM, the density's constant", _HMM_FILE,
+             "(squares + np.log(2 * np.pi * model.variances).sum(axis=1))", "(squares + np.log(model.variances).sum(axis=1))",
+             f"{_HMM}test_the_forward_algorithm_is_the_sum_over_all_paths"),
+    Mutation("image: HMM, EM never falls", _HMM_FILE,
+             "variances=np.maximum(variances, floor),", "variances=variances + floor,",
+             f"{_HMM}test_no_step_of_em_makes_the_images_less_likely"),
+    Mutation("image: HMM, deviations from the new means", _HMM_FILE,
+             "model.variances + means**2) - means**2", "model.variances + means**2) - model.means**2",
+             f"{_HMM}test_no_step_of_em_makes_the_images_less_likely"),
+    Mutation("image: HMM, when EM ends", _HMM_FILE,
+             "if reached - before < TOLERANCE:", "if reached - before < 1:", f"{_HMM}test_em_ends_when_a_step_gains_too_little"),
+    Mutation("image: HMM, left to right", _HMM_FILE,
+             "np.isin(height_of - height_of[:, None], (0, 1))", "np.isin(height_of - height_of[:, None], (-1, 0, 1))",
+             f"{_HMM}test_a_state_never_goes_back_up_the_image_nor_skips_a_slice"),
+    Mutation("image: HMM, a state that is never left", _HMM_FILE,
+             "return np.where(denominator > _LEAST, numerator / np.maximum(denominator, _LEAST), otherwise)", "return numerator / denominator",
+             f"{_HMM}test_pixels_that_never_change_do_no_harm"),
+    Mutation("image: HMM, all channels of a row", _HMM_FILE,
+             "images.swapaxes(1, 2).reshape(", "images.reshape(", f"{_HMM}test_a_row_holds_the_pixels_of_all_channels"),
+    Mutation("image: HMM, too few labels", "stages/image/generative_classifier/classical.py",
+             "least_labels=hmm.VARIANTS", "least_labels=1",
+             f"{_IMAGE}test_generative_classifier.py::test_a_classical_cell_is_fitted_to_the_chosen_labels_and_left_out_where_it_cannot_be"),
+]
 # fmt: on
 
-MUTATIONS = DATASET + TRAINING + FAMILIES + JUDGES
+MUTATIONS = DATASET + TRAINING + FAMILIES + JUDGES + CLASSIFIERS

@@ -20,7 +20,7 @@ from stages.common.images.image_sets import image_sets
 from stages.common.verdicts import t_interval
 from stages.image.generative_classifier.bayes import bayes, losses, temperature
 from stages.image.generative_classifier.cells import Cell, Judged
-from stages.image.generative_classifier.classical import NAIVE_BAYES, SHARED, SVM, classical_cells
+from stages.image.generative_classifier.classical import MARKOV, NAIVE_BAYES, SHARED, SVM, classical_cells
 from stages.image.generative_classifier.confidence import by_confidence, calibration
 from stages.image.generative_classifier.curves import crossover, fit, learning_curve, resampled
 from stages.image.generative_classifier.detection import resampled_auroc, wins
@@ -205,10 +205,11 @@ def test_a_classical_cell_is_fitted_to_the_chosen_labels_and_left_out_where_it_c
     images = toy_artifact(tmp_path / "images", num=120)
     train, grid = load_split(images, "train"), load_grid(images)
     cells = classical_cells(train, grid, image_sets(images, [], most=60, which="test"), [(1, 1), (40, 1)], num_folds=2)
-    assert {cell.model for cell in cells if cell.num_labels == 40} >= {NAIVE_BAYES, SHARED}
-    assert SHARED not in {cell.model for cell in cells if cell.num_labels == 1}
+    assert {cell.model for cell in cells if cell.num_labels == 40} >= {NAIVE_BAYES, SHARED, MARKOV}
+    assert not {SHARED, MARKOV} & {cell.model for cell in cells if cell.num_labels == 1}
     errors = {(cell.model, cell.num_labels): cell.sets["test"].wrong.mean() for cell in cells}
     assert errors[SVM, 40] < min(0.3, errors[SVM, 1])
+    assert errors[MARKOV, 40] < 0.3
     for cell in cells:
         assert (cell.sets["test"].log_evidence is not None) == (cell.side == "generative")
         assert np.exp(cell.sets["test"].log_posterior).sum(axis=1) == pytest.approx(1.0)
