@@ -48,7 +48,7 @@ def test_the_report_gives_every_family_the_same_number_of_trials_at_a_quarter_of
     assert {nodes[f"choice_{family}"].config.split for family in FAMILIES} == {"validation"}
 
 
-OF_THE_RUN = {"seed", "budget_tflop", "num_samples", "num_likelihood_images"}
+OF_THE_RUN = {"seed", "budget_tflop", "num_samples", "num_likelihood_images", "num_probes"}
 """What a recipe chooses by its size; all else is a setting of the family."""
 
 
