@@ -201,6 +201,12 @@ TRAINING = [
 ]
 
 FAMILIES = [
+    Mutation("image: a unit's place on its map", "stages/image/vae/latent_space.py",
+             "divmod(place, width)}", "divmod(place, height)}",
+             f"{_IMAGE}test_vae.py::test_a_unit_on_a_map_is_named_with_its_place"),
+    Mutation("image: a direction is one deviation long", "stages/image/vae/latent_space.py",
+             "deviations = sizes / max(1, len(means) - 1) ** 0.5", "deviations = sizes",
+             f"{_IMAGE}test_vae.py::test_leading_directions_are_those_in_which_latents_differ_most_one_deviation_long"),
     Mutation("image: ELBO adds the divergence", "stages/image/vae/model.py",
              '"loss": reconstruction + self._beta * kl', '"loss": reconstruction', f"{_VAE}test_the_loss_is_minus_the_elbo_in_bits_per_dimension"),
     Mutation("image: ELBO sums over an image", "stages/image/vae/model.py",

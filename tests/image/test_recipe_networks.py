@@ -31,6 +31,7 @@ SIZES = {
     ("images_fashion", "flow_matching"): {"velocity": (358_924, 0.0171)},
     ("images_fashion", "diffusion"): {"denoiser": (363_020, 0.0171)},
     ("images_gpu", "vae"): {"vae": (30_696_614, 2.339)},
+    ("images_gpu", "vae_kl"): {"vae": (31_567_318, 2.733)},
     ("images_gpu", "gan"): {"discriminator": (4_046_849, 2.320), "generator": (4_571_971, 1.393)},
     ("images_gpu", "flow_coupling"): {"flow": (24_960_864, 3.180)},
     ("images_gpu", "flow_autoregressive"): {"flow": (30_417_600, 3.970)},
@@ -47,6 +48,7 @@ MEANT = {
     ("images_fashion", "flow_matching"): 359e3,
     ("images_fashion", "diffusion"): 359e3,
     ("images_gpu", "vae"): 30e6,
+    ("images_gpu", "vae_kl"): 30e6,
     ("images_gpu", "gan"): 20e6 + 20e6,
     ("images_gpu", "flow_coupling"): 30e6,
     ("images_gpu", "flow_autoregressive"): 100e6,
@@ -99,7 +101,7 @@ def test_large_networks_are_not_trained_with_the_rates_of_small_ones(name, nodes
     assert nodes["images_gpu"][name].config.learning_rate <= 1e-3
 
 
-CLOTHING_28 = {name: {"num_levels": 2} for name in ("vae", "gan")}
+CLOTHING_28 = {name: {"num_levels": 2} for name in ("vae", "vae_kl", "gan")}
 CLOTHING_28 |= {name: {"block_out_channels": [128, 256, 256]} for name in ("flow_matching", "diffusion")}
 """What the recipe says to change for 28x28, where two halvings are all."""
 

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch.distributions import Categorical as Categories
 from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
@@ -19,7 +20,7 @@ from stages.common.images.grid import Grid, centres
 from stages.common.images.noise import seeded_generator, whole_batch
 from stages.image.vae.bounds import iwae_bound, kl_to_normal, kl_to_prior, log_weights
 from stages.image.vae.config import Config
-from stages.image.vae.latent_space import paths, slerp, smoothness, unit_use
+from stages.image.vae.latent_space import leading_directions, paths, slerp, smoothness, unit_name, unit_use
 from stages.image.vae.model import VAE
 from stages.image.vae.networks import SmallAutoencoder
 from stages.image.vae.pixels import Categorical, DiscretisedLogistic
@@ -417,6 +418,22 @@ def test_a_unit_is_active_only_when_its_mean_depends_on_the_image():
     assert units.kl[1].item() == pytest.approx(0.125)  # a constant shift of the mean costs KL and says nothing
 
 
+def test_a_unit_on_a_map_is_named_with_its_place():
+    assert unit_name(5, (8, 1, 1)) == "unit 5"
+    assert [unit_name(unit, (2, 2, 3)) for unit in (0, 5, 9)] == ["unit 0 at (0, 0)", "unit 0 at (1, 2)", "unit 1 at (1, 0)"]
+
+
+def test_leading_directions_are_those_in_which_latents_differ_most_one_deviation_long():
+    generator = seeded_generator(4)
+    shape, spread = (2, 2, 2), torch.tensor([3.0, 0.5])
+    axes = torch.linalg.qr(torch.randn(8, 8, generator=generator))[0][:2]
+    latents = (torch.randn(4000, 2, generator=generator) * spread) @ axes + 1.0
+    found = leading_directions(latents.unflatten(1, shape), 2)
+    assert found.shape == (2, *shape)
+    assert found.flatten(1).norm(dim=1).tolist() == pytest.approx(spread.tolist(), rel=0.05)
+    assert (found.flatten(1) @ axes.T).abs().diagonal().tolist() == pytest.approx(spread.tolist(), rel=0.05)
+
+
 @pytest.mark.slow
 def test_the_stage_leaves_samples_bounds_pictures_and_a_model(tmp_path):
     images = toy_artifact(tmp_path / "images")
@@ -434,6 +451,16 @@ def test_the_stage_leaves_samples_bounds_pictures_and_a_model(tmp_path):
     for figure in ("draws_and_means.png", "traversal.png", "interpolation.png", "morph.png", "elbo.svg", "kl_by_unit.svg"):
         assert (artifact.path / "figures" / figure).stat().st_size > 0
     SmallAutoencoder.from_pretrained(artifact.path / "model")
+
+
+@pytest.mark.slow
+def test_the_stage_shows_latents_on_a_map_along_their_directions(tmp_path):
+    images = toy_artifact(tmp_path / "images")
+    values = KL | {"budget_tflop": 1e-3, "batch_size": 16, "num_samples": 6, "num_likelihood_images": 4}
+    artifact = run_stage("stages.image.vae", tmp_path / "vae", values, {"images": images})
+    assert (artifact.path / "figures" / "traversal.png").stat().st_size > 0
+    assert "the directions in which the latents of test images differ most" in (artifact.path / "section.json").read_text()
+    AutoencoderKL.from_pretrained(artifact.path / "model")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ Legend: B images, C channels, H height, W width; a latent has the shape (Z, h, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,23 @@ def unit_use(means: Tensor, logvars: Tensor, prior: tuple[Tensor, Tensor]) -> Un
     means, logvars = means.flatten(1).double(), logvars.flatten(1).double()
     kl = kl_to_normal(means, logvars, *(moment.flatten().double() for moment in prior)).mean(dim=0)
     return Units(kl, means.var(dim=0, correction=0), torch.argsort(kl, descending=True, stable=True).tolist())
+
+
+def unit_name(unit: int, latent_shape: Sequence[int]) -> str:
+    """Return `unit 5`, or where latents have a place, with its row and column on their map: `unit 0 at (2, 1)`."""
+    _, height, width = latent_shape
+    if height * width == 1:
+        return f"unit {unit}"
+    number, place = divmod(unit, height * width)
+    return f"unit {number} at {divmod(place, width)}"
+
+
+def leading_directions(means: Tensor, most: int) -> Tensor:
+    """Return the principal directions of posterior means (B, Z, h, w), each one standard deviation long, (<= `most`, Z, h, w)."""
+    flat = means.flatten(1)
+    _, sizes, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    deviations = sizes / max(1, len(means) - 1) ** 0.5
+    return (deviations.unsqueeze(1) * directions)[:most].unflatten(1, means.shape[1:])
 
 
 def slerp(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:

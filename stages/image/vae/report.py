@@ -6,6 +6,7 @@ Legend: B images, C channels, H height, W width; a latent has the shape (Z, h, w
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +19,17 @@ from stages.common.images.pictures import named_rows, sheet
 from stages.common.plots import bar_chart
 from stages.common.statistics import ratio_interval
 from stages.image.vae.bounds import iwae_bound
-from stages.image.vae.latent_space import ACTIVE_VARIANCE, PATH_STEPS, Units, paths, slerp, smoothness, unit_use
+from stages.image.vae.latent_space import (
+    ACTIVE_VARIANCE,
+    PATH_STEPS,
+    Units,
+    leading_directions,
+    paths,
+    slerp,
+    smoothness,
+    unit_name,
+    unit_use,
+)
 from stages.image.vae.model import VAE
 from stages.image.vae.networks import prior_of
 
@@ -60,8 +71,11 @@ def write(context: Context, vae: VAE, images: Tensor, generator: torch.Generator
     _draws_and_means(context, vae, images[:SHOWN], means[:SHOWN], generator)
     prior = prior_of(vae.network)
     units = unit_use(means, logvars, prior.moments(means.shape[1:]))
-    _units(context, vae, units, vae.divergence(means, logvars, generator))
-    _traversal(context, vae, units, means[:1])
+    _units(context, vae, units, means.shape[1:], vae.divergence(means, logvars, generator))
+    if means[0, 0].numel() == 1:
+        _traversal(context, vae, units, means[:1])
+    else:
+        _directions(context, vae, means)
     if len(images) > 1:
         _interpolation(context, vae, images, means)
         _smoothness(context, vae, means)
@@ -115,7 +129,7 @@ def _draws_and_means(context: Context, vae: VAE, images: Tensor, means: Tensor, 
     )
 
 
-def _units(context: Context, vae: VAE, units: Units, kl: Tensor) -> None:
+def _units(context: Context, vae: VAE, units: Units, shape: Sequence[int], kl: Tensor) -> None:
     total, num_images = len(units.order), len(kl)
     context.metric(
         "active_units", units.num_active, unit="unit", higher_is_better=None, n=num_images, split="test", items="images"
@@ -125,7 +139,7 @@ def _units(context: Context, vae: VAE, units: Units, kl: Tensor) -> None:
     shown = units.order[:MOST_BARS]
     path = bar_chart(
         context.figures / "kl_by_unit.svg",
-        [f"unit {unit}" for unit in shown],
+        [unit_name(unit, shape) for unit in shown],
         [float(units.kl[unit]) / math.log(2) for unit in shown],
         ylabel="KL to the prior's moments (bit/image)",
     )
@@ -147,14 +161,37 @@ def _traversal(context: Context, vae: VAE, units: Units, mean: Tensor) -> None:
         latents = mean.flatten(1).repeat(len(steps), 1)
         latents[:, unit] = centre[unit] + steps * torch.exp(0.5 * logvar[unit])
         rows[f"unit {unit}"] = _on_grid(vae.mean(latents.unflatten(1, mean.shape[1:])))
-    path = named_rows(
-        rows, vae.grid.levels, context.figures / "traversal.png", headings=[f"{step:+.1f}" for step in steps.tolist()]
-    )
-    context.section.figure(
-        path,
+    _steps(
+        context,
+        vae,
+        rows,
+        steps,
         "One number of a test image's latent moved over the range of the prior (in its standard deviations), the others held "
         "(means of p(x | z)); the units with the largest KL from top to bottom.",
     )
+
+
+def _directions(context: Context, vae: VAE, means: Tensor) -> None:
+    """Show what changes along the principal directions of latents on a map, where one number at one place hardly shows."""
+    steps = torch.linspace(-TRAVERSAL_REACH, TRAVERSAL_REACH, SHOWN + 1)
+    rows = {
+        f"direction {number}": _on_grid(vae.mean(means[:1] + steps.view(-1, 1, 1, 1) * direction))
+        for number, direction in enumerate(leading_directions(means, MOST_UNITS), 1)
+    }
+    _steps(
+        context,
+        vae,
+        rows,
+        steps,
+        "A test image's latent moved along the directions in which the latents of test images differ most (in their "
+        "standard deviations; means of p(x | z)), the largest first. One number at one place of a map would hardly show.",
+    )
+
+
+def _steps(context: Context, vae: VAE, rows: Mapping[str, Tensor], steps: Tensor, caption: str) -> None:
+    headings = [f"{step:+.1f}" for step in steps.tolist()]
+    path = named_rows(rows, vae.grid.levels, context.figures / "traversal.png", headings=headings)
+    context.section.figure(path, caption)
 
 
 def _interpolation(context: Context, vae: VAE, images: Tensor, means: Tensor) -> None:
