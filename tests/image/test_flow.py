@@ -19,7 +19,6 @@ from stages.image.flow.config import Config
 from stages.image.flow.model import Flow
 from stages.image.flow.networks import drop_features
 from stages.image.flow.pipeline import FlowPipeline
-from stages.image.flow.report import slerp
 from tests.harness import run_stage
 from tests.image.digits import toy_artifact
 
@@ -187,13 +186,6 @@ def test_a_size_that_patches_do_not_cover_is_refused_by_name():
         make("coupling", shape=(1, 5, 4))
 
 
-def test_an_arc_keeps_the_length_of_latents():
-    start, stop = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])
-    arc = slerp(start, stop, torch.linspace(0, 1, 5))
-    assert torch.allclose(arc.norm(dim=1), torch.full((5,), 3.0))
-    assert torch.allclose(arc[[0, -1]], torch.stack([start, stop]), atol=1e-6)
-
-
 def test_the_pipeline_gives_arrays_tensors_and_pictures():
     flow = make("coupling", shape=(3, 4, 4))
     pipeline = FlowPipeline(flow=flow.network)
@@ -247,4 +239,4 @@ def test_the_stage_writes_a_whole_artifact(architecture, tmp_path):
     assert metrics["round_trip_error", "test"]["value"] < 1e-3
     assert FlowPipeline.from_pretrained(artifact.path / "model")(2).images
     figures = {path.name for path in (artifact.path / "figures").iterdir()}
-    assert {"there_and_back.png", "latents.svg", "sample_steps.png", "interpolation.png", "ranked.png"} <= figures
+    assert {"there_and_back.png", "latents.svg", "sample_steps.png", "interpolation.png", "morph.png", "ranked.png"} <= figures

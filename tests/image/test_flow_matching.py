@@ -233,7 +233,7 @@ def test_the_stage_runs_and_leaves_pictures_and_numbers(tmp_path):
     }
     artifact = run_stage("stages.image.flow_matching", tmp_path / "out", values, {"images": images})
     names = {path.name for path in (artifact.path / "figures").iterdir()}
-    assert {"trajectories.png", "steps.png", "steps.svg", "loss.svg"} <= names
+    assert {"trajectories.png", "steps.png", "steps.svg", "loss.svg", "morph.png"} <= names
     found = {row["name"]: row for row in artifact.record.metrics}
     assert found["bits_per_dim"]["kind"] == "numerical"
     assert found["likelihood_solver_change"]["n"] == 16

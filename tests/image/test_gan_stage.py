@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import DataError
 from stages.image.gan.model import GANPipeline
-from stages.image.gan.report import slerp, smoothed
+from stages.image.gan.report import smoothed
 from tests.harness import run_stage
 from tests.image.digits import toy_artifact
 
@@ -50,7 +49,7 @@ def test_the_stage_leaves_a_model_that_loads_and_drew_the_samples(artifact):
 def test_the_report_tells_the_game_and_a_generator_that_did_not_learn(artifact):
     section = json.loads((artifact.path / "section.json").read_text())
     figures = {block["path"] for block in section["blocks"] if block["kind"] == "figure"}
-    own = {"game.svg", "logit_gap.svg", "balance.svg", "gradient_norms.svg", "penalties.svg", "samples.png", "morphs.png"}
+    own = {"game.svg", "logit_gap.svg", "balance.svg", "gradient_norms.svg", "penalties.svg", "samples.png", "morph.png"}
     assert {f"figures/{name}" for name in own} <= figures
     assert all((artifact.path / path).stat().st_size > 0 for path in figures)
     # After so few steps every sample is nearly the same: the report must say so.
@@ -67,15 +66,6 @@ def test_images_of_one_level_are_refused_by_name(tmp_path):
     images = toy_artifact(tmp_path / "images", levels=1, height=8, width=8)
     with pytest.raises(DataError, match="1 level"):
         run_stage(STAGE, tmp_path / "gan", VALUES, {"images": images})
-
-
-def test_slerp_keeps_to_the_circle_and_meets_its_ends():
-    start, stop = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0])
-    found = slerp(start, stop, torch.tensor([0.0, 1 / 3, 0.5, 1.0]))
-    torch.testing.assert_close(found.norm(dim=1), torch.full((4,), 2.0))
-    torch.testing.assert_close(found[[0, 3]], torch.stack([start, stop]))
-    torch.testing.assert_close(found[2], torch.tensor([2.0, 2.0, 0.0]) / 2**0.5)
-    torch.testing.assert_close(slerp(start, start, torch.tensor([0.3])), start[None])
 
 
 def test_smoothing_keeps_the_mean_level_and_the_length():

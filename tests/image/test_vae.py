@@ -20,7 +20,7 @@ from stages.common.images.grid import Grid, centres
 from stages.common.images.noise import seeded_generator, whole_batch
 from stages.image.vae.bounds import iwae_bound, kl_to_normal, kl_to_prior, log_weights
 from stages.image.vae.config import Config
-from stages.image.vae.latent_space import leading_directions, paths, slerp, smoothness, unit_name, unit_use
+from stages.image.vae.latent_space import leading_directions, paths, smoothness, unit_name, unit_use
 from stages.image.vae.model import VAE
 from stages.image.vae.networks import SmallAutoencoder
 from stages.image.vae.pixels import Categorical, DiscretisedLogistic
@@ -375,21 +375,6 @@ def test_the_larger_architecture_loads_with_plain_diffusers_in_a_clean_process(t
 def test_images_that_cannot_be_modelled_are_refused_by_name(shape, values, named):
     with pytest.raises(DataError, match=named):
         VAE(grid_of(**shape), config_of(**values))
-
-
-def test_an_arc_keeps_its_ends_and_the_length_of_latents():
-    a, b = torch.nn.functional.normalize(torch.randn(2, 3, 8, 1, 1, generator=seeded_generator(1)), dim=2)
-    arcs = slerp(a, b, torch.linspace(0, 1, 5))
-    assert arcs.shape == (3, 5, 8, 1, 1)
-    assert torch.allclose(arcs[:, 0], a, atol=1e-6)
-    assert torch.allclose(arcs[:, -1], b, atol=1e-6)
-    assert torch.allclose(arcs.flatten(2).norm(dim=2), torch.ones(3, 5), atol=1e-5)
-
-
-def test_an_arc_between_latents_in_one_direction_is_the_line():
-    a = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)
-    arcs = slerp(a, 3 * a, torch.tensor([0.0, 0.5, 1.0]))
-    assert torch.allclose(arcs.flatten(2)[0], torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]), atol=1e-5)
 
 
 def test_a_path_is_at_least_as_long_as_the_distance_of_its_ends():

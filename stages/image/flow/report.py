@@ -16,6 +16,7 @@ from pipeline.contract import Context
 from stages.common.images.family import History
 from stages.common.images.family_report import curves
 from stages.common.images.grid import dequantise, quantise
+from stages.common.images.latent_plane import NUM_CORNERS, show_plane, slerp
 from stages.common.images.pictures import named_rows, sheet
 from stages.common.plots import line_chart
 from stages.common.statistics import ratio_interval
@@ -64,6 +65,7 @@ def write(context: Context, flow: Flow, images: Tensor, generator: torch.Generat
     _sample_steps(context, flow, generator)
     if len(images) > 1:
         _interpolation(context, flow, images, latents)
+    write_plane(context, flow, images[:NUM_CORNERS], latents[:NUM_CORNERS])
     _what_density_says(context, flow, images[:RANKED], generator)
 
 
@@ -146,10 +148,9 @@ def _sample_steps(context: Context, flow: Flow, generator: torch.Generator) -> N
 def _interpolation(context: Context, flow: Flow, images: Tensor, latents: Tensor) -> None:
     pairs = min(6, len(images) // 2)
     first, second = images[:pairs], images[pairs : 2 * pairs]
-    scores = normal_scores(latents[: 2 * pairs]).flatten(1)
-    shares = torch.linspace(0, 1, SHOWN)
-    arcs = [slerp(scores[pair], scores[pairs + pair], shares) for pair in range(pairs)]
-    found = flow.decode(from_normal_scores(torch.cat(arcs)).unflatten(1, flow.grid.shape)).unflatten(0, (pairs, SHOWN))
+    scores = normal_scores(latents[: 2 * pairs])
+    arcs = slerp(scores[:pairs], scores[pairs:], torch.linspace(0, 1, SHOWN))
+    found = flow.decode(from_normal_scores(arcs.flatten(0, 1))).unflatten(0, (pairs, SHOWN))
     rows = torch.cat([first.unsqueeze(1), found, second.unsqueeze(1)], dim=1)
     path = sheet(rows.flatten(0, 1), flow.grid.levels, SHOWN + 2, context.figures / "interpolation.png")
     context.section.figure(
@@ -159,17 +160,17 @@ def _interpolation(context: Context, flow: Flow, images: Tensor, latents: Tensor
     )
 
 
-def slerp(start: Tensor, stop: Tensor, shares: Tensor) -> Tensor:
-    """Return points (S, D) on the great circle from `start` to `stop`, both (D,), at `shares` (S,) of the way.
-
-    A straight line would pass near the origin, where a normal distribution in many dimensions has no mass (White, arXiv
-    1609.04468).
-    """
-    angle = torch.acos(torch.cosine_similarity(start, stop, dim=0).clamp(-1, 1))
-    if float(angle.sin()) < 1e-4:  # one direction, or two opposite ones, between which no circle is the shortest
-        return torch.lerp(start, stop, shares[:, None])
-    weights = torch.stack([((1 - shares) * angle).sin(), (shares * angle).sin()], dim=1) / angle.sin()
-    return weights @ torch.stack([start, stop])
+def write_plane(context: Context, flow: Flow, images: Tensor, latents: Tensor) -> None:
+    """Write the plane between the `latents` of the uniform base that `images` have, both (4, C, H, W)."""
+    show_plane(
+        context,
+        normal_scores(latents),
+        lambda scores: flow.decode(from_normal_scores(scores)),
+        levels=flow.grid.levels,
+        originals=images,
+        about="Corners: four test images, encoded with one draw of dequantisation noise and decoded by the inverse. A flow has "
+        "as many latents as an image has values, none is a summary, and nothing asks for a smooth way between them.",
+    )
 
 
 def _what_density_says(context: Context, flow: Flow, images: Tensor, generator: torch.Generator) -> None:

@@ -120,6 +120,19 @@ class FlowMatching(ConditionalFamily):
         """Return x1, (B, C, H, W), from the noise `start`."""
         return Parts(IMAGES_AT_ONCE)(lambda part: heun(self.field, part, num_steps=num_steps), start)
 
+    @torch.no_grad()
+    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the noise x0, (B, C, H, W) on the CPU, that the flow carries to `images`; in as many steps as a sample."""
+
+        def backwards(x: Tensor, t: float) -> Tensor:
+            return -self.field(x, 1 - t)
+
+        return heun(backwards, self._dequantised(images, generator), num_steps=self.config.num_sample_steps).cpu()
+
+    def decode(self, noise: Tensor) -> Tensor:
+        """Return the images of x0, as `noise` and `encode` give it: uint8 on the CPU."""
+        return self.to_images(self.integrate(noise.to(self.unet.device), self.config.num_sample_steps))
+
     def to_images(self, x: Tensor) -> Tensor:
         """Return the images on the grid, uint8 on the CPU, of values (B, C, H, W)."""
         return quantise(from_patches(x, self.patch_size), self.grid.levels).cpu()
@@ -182,9 +195,13 @@ class FlowMatching(ConditionalFamily):
         self, images: Tensor, generator: torch.Generator, field: Field, *, num_steps: int, num_probes: int
     ) -> Tensor:
         """Return log p(y) of dequantised images, float64 (B,), in nats, on the CPU; see `ode`."""
-        dequantised = dequantise(images, self.grid.levels, torch.rand(images.shape, generator=generator))
-        data = to_patches(dequantised, self.patch_size).to(self.unet.device)
+        data = self._dequantised(images, generator)
         return log_density(field, data, num_steps=num_steps, num_probes=num_probes, generator=generator).cpu()
+
+    def _dequantised(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return images, uint8 (B, C, H, W), as the field sees them: dequantised, in patches, on the network's device."""
+        values = dequantise(images, self.grid.levels, torch.rand(images.shape, generator=generator))
+        return to_patches(values, self.patch_size).to(self.unet.device)
 
     def saved(self) -> dict[str, nn.Module]:
         return {"unet": self.unet}

@@ -14,6 +14,7 @@ from stages.common import plots
 from stages.common.images.family import History
 from stages.common.images.family_report import curves
 from stages.common.images.grid import in_comment
+from stages.common.images.latent_plane import NUM_CORNERS, show_plane
 from stages.common.images.ode import CALLS_PER_HEUN_STEP, heun_path
 from stages.common.images.pictures import named_rows
 
@@ -62,6 +63,7 @@ def write(context: Context, family: FlowMatching, images: Tensor, generator: tor
     )
     if not family.num_classes:
         _solver_error(context, family, images[:CHECKED], generator)
+        write_plane(context, family, images[:NUM_CORNERS], generator)
 
 
 def usage_code(family: FlowMatching) -> str:
@@ -177,4 +179,18 @@ def _solver_error(context: Context, family: FlowMatching, images: Tensor, genera
         f"Bits per dimension are a number of the solver: with {2 * config.num_likelihood_steps} steps in place of "
         f"{config.num_likelihood_steps} they change by {mean:+.4f} ± {half:.4f} bit/dim (mean and 95 % interval over "
         f"{len(change)} test images). Differences between models smaller than that mean nothing."
+    )
+
+
+def write_plane(context: Context, family: FlowMatching, images: Tensor, generator: torch.Generator) -> None:
+    """Write the plane between the noise that `images`, uint8 (4, C, H, W), come from."""
+    steps = family.config.num_sample_steps
+    show_plane(
+        context,
+        family.encode(images, generator),
+        family.decode,
+        levels=family.grid.levels,
+        originals=images,
+        about=f"Corners: four test images with one draw of dequantisation noise, followed back to noise and forth again, {steps} "
+        "steps each way; what does not come back is the solver's error. The noise has as many numbers as an image has values.",
     )

@@ -1,4 +1,4 @@
-"""What the GAN stage shows: the game over time, signs of collapse, samples, and the way from one latent to another."""
+"""What the GAN stage shows: the game over time, signs of collapse, samples, and a plane through the latents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline.contract import Context
 from stages.common.images.family import History
-from stages.common.images.pictures import named_rows, sheet
+from stages.common.images.latent_plane import NUM_CORNERS, show_plane
+from stages.common.images.pictures import sheet
 from stages.common.plots import line_chart
 from stages.image.gan.collapse import Sign, game_signs, sample_signs
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from stages.image.gan.model import GAN
 
 SHOWN, COLUMNS = 64, 16
-MORPHS, MORPH_STEPS = 6, 11
 NUM_MEASURED = 500
 """Samples that are searched for signs of collapse."""
 SMOOTHED = 0.02
@@ -46,20 +46,7 @@ def write(context: Context, family: GAN, images: Tensor, generator: torch.Genera
     _collapse(context, [*game_signs(history), *sample_signs(fake, images, seed=family.config.seed)], history)
     path = sheet(fake[:SHOWN], family.grid.levels, COLUMNS, context.figures / "samples.png")
     context.section.figure(path, f"The first {len(fake[:SHOWN])} samples of the averaged generator; none was chosen.")
-    _morphs(context, family, generator)
-
-
-def slerp(start: Tensor, stop: Tensor, shares: Tensor) -> Tensor:
-    """Return latents (S, Z) on the great circle from `start` to `stop`, both (Z,), at `shares` (S,) in [0, 1].
-
-    A straight line would pass near the origin, where a normal distribution in many dimensions has no mass (White, arXiv
-    1609.04468).
-    """
-    angle = torch.acos(torch.cosine_similarity(start, stop, dim=0).clamp(-1, 1))
-    if float(angle.sin()) < 1e-4:  # the same direction, or opposite ones, between which no circle is the shortest
-        return torch.lerp(start, stop, shares[:, None])
-    weights = torch.stack([((1 - shares) * angle).sin(), (shares * angle).sin()], dim=1) / angle.sin()
-    return weights @ torch.stack([start, stop])
+    write_plane(context, family, generator)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -160,14 +147,13 @@ def _collapse(context: Context, signs: Sequence[Sign], history: History) -> None
         context.log(int(history["step"][-1]), collapse=sentence)
 
 
-def _morphs(context: Context, family: GAN, generator: torch.Generator) -> None:
-    shares = torch.linspace(0, 1, MORPH_STEPS)
-    latents = torch.randn(MORPHS, 2, family.config.latent_size, generator=generator)
-    rows = {f"pair {index + 1}": family.decode(slerp(*pair, shares)) for index, pair in enumerate(latents)}
-    headings = [f"{share:.0%}" for share in shares.tolist()]
-    path = named_rows(rows, family.grid.levels, context.figures / "morphs.png", headings=headings)
-    context.section.figure(
-        path,
-        "From one random latent to another along a great circle: images in between that are neither blurred nor broken mean "
-        "that the generator has learnt more than a list.",
+def write_plane(context: Context, family: GAN, generator: torch.Generator) -> None:
+    """Write the plane between four latents that `generator` draws."""
+    show_plane(
+        context,
+        torch.randn(NUM_CORNERS, family.config.latent_size, generator=generator),
+        family.decode,
+        levels=family.grid.levels,
+        about="Corners: four random latents, for a GAN has no way from an image to its latent. Images in between that are "
+        "neither blurred nor broken mean that the generator has learnt more than a list.",
     )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.common.images.latent_plane import slerp
 from stages.common.statistics import ratio_interval
 from stages.image.vae.bounds import kl_to_normal
 from stages.image.vae.model import VAE
@@ -82,22 +83,6 @@ def leading_directions(means: Tensor, most: int) -> Tensor:
     _, sizes, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     deviations = sizes / max(1, len(means) - 1) ** 0.5
     return (deviations.unsqueeze(1) * directions)[:most].unflatten(1, means.shape[1:])
-
-
-def slerp(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """Return points on the arcs from `start` to `end`, each (B, Z, h, w), as (B, T, Z, h, w); `shares` (T,) run from 0 to 1.
-
-    A straight line between two latents passes too near to zero, where N(0, 1) in many dimensions has no mass; an arc does
-    not (White, arXiv 1609.04468, section 2.1). Ends in one direction, or opposite, are joined by a line.
-    """
-    a, b = start.flatten(1), end.flatten(1)
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
-    angle = torch.arccos(cosine)[:, None, None]
-    t = shares[None, :, None]
-    sine = torch.sin(angle)
-    arc = (torch.sin((1 - t) * angle) * a[:, None] + torch.sin(t * angle) * b[:, None]) / sine
-    line = (1 - t) * a[:, None] + t * b[:, None]
-    return torch.where(sine.abs() < 1e-4, line, arc).unflatten(2, start.shape[1:])
 
 
 def paths(vae: VAE, means: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.contract import Context
 from stages.common.images.family import PATHS, History
 from stages.common.images.family_report import curves
+from stages.common.images.latent_plane import NUM_CORNERS, show_plane, slerp
 from stages.common.images.pictures import named_rows, sheet
 from stages.common.plots import bar_chart
 from stages.common.statistics import ratio_interval
@@ -25,7 +25,6 @@ from stages.image.vae.latent_space import (
     Units,
     leading_directions,
     paths,
-    slerp,
     smoothness,
     unit_name,
     unit_use,
@@ -79,8 +78,7 @@ def write(context: Context, vae: VAE, images: Tensor, generator: torch.Generator
     if len(images) > 1:
         _interpolation(context, vae, images, means)
         _smoothness(context, vae, means)
-    if len(images) > 3:
-        _morph(context, vae, means[:4])
+    write_plane(context, vae, images[:NUM_CORNERS], means[:NUM_CORNERS])
 
 
 def _bounds(context: Context, vae: VAE, images: Tensor, generator: torch.Generator) -> None:
@@ -208,17 +206,16 @@ def _interpolation(context: Context, vae: VAE, images: Tensor, means: Tensor) ->
     )
 
 
-def _morph(context: Context, vae: VAE, corners: Tensor) -> None:
-    shares = torch.linspace(0, 1, SHOWN)
-    sides = slerp(corners[:2], corners[2:], shares)  # left and right side, from top to bottom
-    grid = slerp(sides[0], sides[1], shares)
-    images = _on_grid(vae.mean(grid.flatten(0, 1)))
-    save_file({"images": images.view(SHOWN, SHOWN, *vae.grid.shape)}, context.directory / "latents.safetensors")
-    path = sheet(images, vae.grid.levels, SHOWN, context.figures / "morph.png")
-    context.section.figure(
-        path,
-        "A map of latents: four test images stand near the corners, and every image between is the decoder's mean at a latent "
-        "between theirs.",
+def write_plane(context: Context, vae: VAE, images: Tensor, means: Tensor) -> None:
+    """Write the plane between the `means` (4, Z, h, w) of the posteriors of `images`, uint8 (4, C, H, W)."""
+    show_plane(
+        context,
+        means,
+        lambda latents: _on_grid(vae.mean(latents)),
+        levels=vae.grid.levels,
+        originals=images,
+        about="Corners: four test images, encoded as means of q(z | x) and decoded as means of p(x | z). A latent is a summary, "
+        "and training puts noise on it, so neighbours must give similar images.",
     )
 
 
