@@ -21,6 +21,8 @@ _DENSITIES = f"{_IMAGE}test_densities.py::"
 _MATCHING = f"{_IMAGE}test_flow_matching.py::"
 _DIFFUSION = f"{_IMAGE}test_diffusion.py::"
 _ODE = f"{_IMAGE}test_ode.py::"
+_PLANE, _PLANES = f"{_IMAGE}test_latent_plane.py::", "stages/common/images/latent_plane.py"
+_PAGE = f"{_IMAGE}test_compare_page.py::"
 _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
@@ -308,6 +310,31 @@ FAMILIES = [
     Mutation("image: divergence, sign", "stages/common/images/ode.py",
              "return standard_normal_log_density(x) - integral", "return standard_normal_log_density(x) + integral",
              f"{_ODE}test_the_density_of_a_shrinking_field_is_the_analytic_one[4]"),
+    Mutation("image: ends of an arc bit by bit", _PLANES,
+             "torch.sin((1 - shares) * angle) / sine)", "torch.sin((1 - shares) * angle) * (1 / sine))",
+             f"{_PLANE}test_an_arc_keeps_its_ends_bit_by_bit_and_the_length_of_latents"),
+    Mutation("image: latents in one direction", _PLANES,
+             "on_line = sine.abs() < 1e-4", "on_line = sine.abs() < 0", f"{_PLANE}test_latents_in_one_direction_or_opposite_are_joined_by_the_line"),
+    Mutation("image: corners of a plane", _PLANES,
+             "left, right = slerp(corners[:2], corners[2:], shares)", "left, right = slerp(corners[::2], corners[1::2], shares)",
+             f"{_PLANE}test_a_plane_has_the_latents_in_its_corners_and_arcs_between_them"),
+    Mutation("image: four latents make a plane", _PLANES,
+             "    if len(corners) < NUM_CORNERS:\n", "    if False:\n", f"{_PLANE}test_three_latents_give_no_plane"),
+    Mutation("image: what comes back of the corners", _PLANES,
+             "(corners_of(images) == originals)", "(corners_of(images) == corners_of(images))",
+             f"{_PLANE}test_what_comes_back_of_the_corners_is_counted"),
+    Mutation("image: a flow's latents as normal values", "stages/image/flow/report.py",
+             "lambda scores: flow.decode(from_normal_scores(scores))", "flow.decode",
+             f"{_PLANE}test_a_flow_brings_the_test_images_back_exactly[flow_coupling]"),
+    Mutation("image: back to noise, sign", "stages/image/flow_matching/model.py",
+             "return -self.field(x, 1 - t)", "return self.field(x, 1 - t)",
+             f"{_PLANE}test_the_way_back_to_noise_undoes_the_way_to_images"),
+    Mutation("image: back to noise, time", "stages/image/flow_matching/model.py",
+             "return -self.field(x, 1 - t)", "return -self.field(x, t)",
+             f"{_PLANE}test_the_way_back_to_noise_undoes_the_way_to_images"),
+    Mutation("image: one plane and not one for each class", "stages/image/flow_matching/report.py",
+             "    if not family.num_classes:\n        _solver_error", "    if True:\n        _solver_error",
+             f"{_PLANE}test_one_space_for_each_class_gives_no_plane[flow_matching_of_classes]"),
     Mutation("image: nothing left at the last timestep", "stages/image/diffusion/model.py",
              'beta_schedule="squaredcos_cap_v2"', 'beta_schedule="linear"', f"{_DIFFUSION}test_nothing_of_the_image_is_left_at_the_last_timestep"),
     Mutation("image: samples start at the last timestep", "stages/image/diffusion/model.py",
@@ -493,6 +520,8 @@ JUDGES = [
              "means[num_pairs : 2 * num_pairs], torch.linspace(0, 1, PATH_STEPS + 1)",
              "means[1 : num_pairs + 1], torch.linspace(0, 1, PATH_STEPS + 1)",
              f"{_VAE}test_a_path_leads_from_the_mean_of_one_image_to_that_of_its_partner"),
+    Mutation("image: text of the page's data is no markup", "stages/image/compare/page.py",
+             '.replace("<", "\\\\u003c")', "", f"{_PAGE}test_no_text_of_a_file_can_end_the_script_that_holds_it"),
     Mutation("image: each seed's own artifact stands in a row", "stages/image/compare/metrics.py",
              "    run = one.runs[seed]\n", "    run = next(iter(one.runs.values()))\n",
              f"{_IMAGE}test_compare.py::test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave"),

@@ -57,19 +57,26 @@ addEventListener("load", async () => {
     const facts = left.querySelector("dl").textContent;
     await set(left.querySelector("select"), left.querySelector("select").options[1].value, "change", view);
     const other = { name: left.querySelector("output").textContent, facts: left.querySelector("dl").textContent };
-    const walk = page.getElementById("latent-image"), corner = [];
-    for (const [row, column] of [[0, 0], [2, 0], [2, 1]]) {
-      await set(page.getElementById("latent-row"), row, "input", view);
-      await set(page.getElementById("latent-column"), column, "input", view);
-      corner.push(grey(walk, 10, 10));
+    const planes = [...page.querySelectorAll(".plane")], sliders = [...page.querySelectorAll(".controls input")], corner = [];
+    const shown = () => planes.map((plane) => grey(plane.querySelector("canvas"), 10, 10));
+    for (const place of [[0, 0], [2, 0], [2, 2]]) {
+      for (const index of [0, 1]) await set(sliders[index], place[index], "input", view);
+      corner.push(shown());
     }
+    const named = planes.map((plane) => plane.querySelector("canvas").getAttribute("aria-label"));
+    const whole = planes[1].querySelectorAll("canvas")[1], box = whole.getBoundingClientRect();
+    const inTile = { clientX: box.left + box.width / 6, clientY: box.top + box.height / 6, bubbles: true };
+    whole.dispatchEvent(new view.MouseEvent("click", inTile));
+    do await pause(); while (page.querySelector('[aria-busy="true"]'));
+    const clicked = { places: sliders.map((slider) => slider.value), shown: shown() };
     const inside = page.createElement("script");
     inside.textContent = "document.title = 'taken'";
     page.body.append(inside);
     await pause();
     found.push({
       title: page.title, heading: page.querySelector("h1").textContent, models: [...left.querySelectorAll("option")].map((o) => o.text),
-      first, moved, facts, other, corner, broken, hidden: page.getElementById("latents").hidden,
+      first, moved, facts, other, corner, named, clicked, broken, about: planes.map((plane) => plane.querySelector("p").textContent),
+      labels: [...page.querySelectorAll("input, select")].map((input) => input.labels.length), hidden: page.getElementById("latents").hidden,
       outside: [...page.querySelectorAll("[src], [href]")].length, width: page.documentElement.clientWidth,
       needed: page.documentElement.scrollWidth,
     });
@@ -85,13 +92,21 @@ def levels(*values: int, num: int = 10) -> torch.Tensor:
     return rows[:, None, None, None].expand(num, 1, 4, 4).contiguous()
 
 
+def save_plane(folder: Path, rows: int, columns: int, metadata: dict[str, str]) -> None:
+    """Write a plane whose images are of one level each: 0, 1, 2, 3, 0, ... row by row."""
+    images = levels(0, 1, 2, 3, num=rows * columns).unflatten(0, (rows, columns))
+    save_file({"images": images}, folder / "latents.safetensors", metadata=metadata)
+
+
 def a_study(folder: Path, name: str = HOSTILE):
     folder.mkdir()
-    latents = torch.arange(6, dtype=torch.uint8).reshape(3, 2, 1, 1, 1) % 4
-    save_file({"images": latents.expand(3, 2, 1, 4, 4).contiguous()}, folder / "latents.safetensors")
+    save_plane(folder, 3, 2, {"about": HOSTILE})
+    other = folder.with_name(f"{folder.name}-other")
+    other.mkdir()
+    save_plane(other, 3, 3, {})
     samples = {"1/8": levels(0, 1, 2), "1": levels(3, 2, 1), "raw": levels(0)}
     vae = contestant("vae", "vae", samples=samples, path=folder)
-    gan = contestant("gan", "gan", samples={"1": levels(1)})
+    gan = contestant("gan", "gan", samples={"1": levels(1)}, path=other)
     found = study({vae: {"fd_ratio": number(0.1, 0.2, 0.3)}, gan: {"recall": number(0.25)}})
     return replace(found, grid=replace(GRID_4X4, name=name))
 
@@ -132,9 +147,36 @@ def test_another_model_brings_its_own_figures(pages):
     assert page["other"] == {"name": "after all of the budget", "facts": "recall0.25"}
 
 
-def test_two_sliders_walk_through_the_grid_of_latents(pages):
-    assert pages[1000]["hidden"] is False
-    assert pages[1000]["corner"] == [0, 0, 85]  # points (0, 0), (2, 0), (2, 1): levels 0, 4 % 4, 5 % 4 of 3
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_sliders_move_every_model_that_brings_a_plane_to_the_same_place(pages, width):
+    page = pages[width]
+    assert page["hidden"] is False
+    # Top left, bottom left, bottom right. Planes of 3x2 and 3x3: images 0, 4, 5 and 0, 6, 8, of levels 0, 0, 1 and 0, 2, 0 of 3.
+    assert page["corner"] == [[0, 0], [0, 170], [85, 0]]
+    assert page["named"] == ["vae: image 3 of 3 down, 2 of 2 across", "gan: image 3 of 3 down, 3 of 3 across"]
+    assert set(page["labels"]) == {1}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_click_on_a_plane_goes_to_that_image_in_all_of_them(pages, width):
+    assert pages[width]["clicked"] == {"places": ["0", "0"], "shown": [0, 0]}
+
+
+def test_what_a_model_says_of_its_plane_stays_text_and_may_be_missing(pages):
+    assert pages[1000]["about"] == [HOSTILE, ""]
+
+
+def test_no_text_of_a_file_can_end_the_script_that_holds_it(tmp_path):
+    page = write_page(tmp_path, a_study(tmp_path / "vae"), levels(2), 10).read_text(encoding="utf-8")
+    assert page.count("</script>") == 2  # of the data and of the page's own script
+    assert "\\u003cimg src=x onerror" in page
+
+
+def test_without_a_plane_the_section_stays_hidden(tmp_path):
+    found = a_study(tmp_path / "vae")
+    for path in tmp_path.glob("*/latents.safetensors"):
+        path.unlink()
+    assert '"latents":' not in write_page(tmp_path, found, levels(2), 10).read_text(encoding="utf-8")
 
 
 def test_a_hostile_name_stays_text_and_no_other_script_runs(pages):
@@ -157,7 +199,7 @@ def test_equal_studies_give_equal_pages(tmp_path):
 
 
 @pytest.mark.parametrize("latents", [torch.zeros(2, 2, 1, 4, 5, dtype=torch.uint8), torch.zeros(2, 2, 1, 4, 4), torch.zeros(4)])
-def test_a_grid_of_latents_that_does_not_fit_is_refused_by_name(tmp_path, latents):
+def test_a_plane_of_latents_that_does_not_fit_is_refused_by_name(tmp_path, latents):
     found = a_study(tmp_path / "vae")
     save_file({"images": latents}, tmp_path / "vae/latents.safetensors")
     with pytest.raises(DataError, match=r"vae: latents\.safetensors must hold 'images', uint8 \(A, B\) of \(1, 4, 4\)"):

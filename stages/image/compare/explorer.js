@@ -40,12 +40,14 @@ function scale(pixels) {
 }
 
 function panel(root, start) {
-  const select = element("select"), slider = element("input", { type: "range", min: 0, step: 1 });
+  const select = element("select"), slider = element("input", { type: "range", min: 0, step: 1, id: `${root.id}-share` });
   const share = element("output"), canvas = element("canvas"), facts = element("dl");
   for (const model of data.models) select.append(element("option", { textContent: model.label }));
   select.selectedIndex = Math.min(start, data.models.length - 1);
   canvas.setAttribute("role", "img");
-  root.append(element("label", {}, "Model", select), element("label", {}, "Samples: ", share, slider), canvas, facts);
+  // An output can be labelled too: without its name the label would belong to the output and not to the slider.
+  const samples = element("label", { htmlFor: slider.id }, "Samples: ", share, slider);
+  root.append(element("label", {}, "Model", select), samples, canvas, facts);
 
   async function draw() {
     const model = data.models[select.selectedIndex], sheet = model.sheets[Number(slider.value)];
@@ -96,35 +98,70 @@ async function enlarge(sheet, index, words) {
   dialog.showModal();
 }
 
+// A plane of latents and the image at one point of it; `point` says where it is, as shares of the way down and across.
+function plane(root, model, point, go) {
+  const { source, rows, columns, about } = model.latents;
+  const shown = element("canvas"), whole = element("canvas"), part = element("article", { className: "plane" });
+  for (const canvas of [shown, whole]) canvas.setAttribute("role", "img");
+  whole.setAttribute("aria-label", `${model.label}: the whole plane`);
+  part.append(element("h3", { textContent: model.label }), element("div", { className: "views" }, shown, whole));
+  part.append(element("p", { textContent: about }));
+  root.append(part);
+
+  async function draw() {
+    const image = await newest(part, source), size = scale(192);
+    if (!image) return;
+    const [down, across] = point(), row = Math.round(down * (rows - 1)), column = Math.round(across * (columns - 1));
+    shown.width = data.width * size;
+    shown.height = data.height * size;
+    tile(shown.getContext("2d"), image, columns, row * columns + column, 0, 0, shown.width, shown.height);
+    shown.setAttribute("aria-label", `${model.label}: image ${row + 1} of ${rows} down, ${column + 1} of ${columns} across`);
+    const enlarged = Math.max(1, Math.round(576 / Math.max(image.width, image.height)));
+    const [width, height] = [data.width * enlarged, data.height * enlarged], [right, below] = [width + 2 * GAP, height + 2 * GAP];
+    whole.width = columns * right;
+    whole.height = rows * below;
+    const context = whole.getContext("2d");
+    for (let index = 0; index < rows * columns; index++) {
+      tile(context, image, columns, index, (index % columns) * right + GAP, Math.floor(index / columns) * below + GAP, width, height);
+    }
+    for (const [thickness, colour] of [[5 * GAP, "#ffffff"], [3 * GAP, "#d55e00"]]) {
+      context.lineWidth = thickness;
+      context.strokeStyle = colour;
+      context.strokeRect(column * right + GAP, row * below + GAP, width, height);
+    }
+  }
+
+  whole.addEventListener("click", (event) => {
+    const place = (offset, length, count) => Math.floor((offset / length) * count) / Math.max(1, count - 1);
+    go(place(event.offsetY, whole.clientHeight, rows), place(event.offsetX, whole.clientWidth, columns));
+  });
+  return draw;
+}
+
 function walk() {
   const models = data.models.filter((model) => model.latents);
   if (!models.length) return Promise.resolve();
-  const [select, row, column, canvas] = ["model", "row", "column", "image"].map((name) => document.getElementById(`latent-${name}`));
-  for (const model of models) select.append(element("option", { textContent: model.label }));
+  const sliders = ["row", "column"].map((name) => document.getElementById(`latent-${name}`));
+  const last = Math.max(1, ...models.flatMap(({ latents }) => [latents.rows - 1, latents.columns - 1]));
+  const point = () => sliders.map((slider) => Number(slider.value) / last);
+  const planes = models.map((model) => plane(document.getElementById("planes"), model, point, go));
 
-  async function draw() {
-    const { source, columns } = models[select.selectedIndex].latents, size = scale(256);
-    const image = await newest(canvas, source);
-    if (!image) return;
-    canvas.width = data.width * size;
-    canvas.height = data.height * size;
-    tile(canvas.getContext("2d"), image, columns, Number(row.value) * columns + Number(column.value), 0, 0, canvas.width, canvas.height);
+  function draw() {
+    for (const slider of sliders) slider.parentElement.querySelector("output").textContent = `${Number(slider.value) + 1} of ${last + 1}`;
+    return Promise.all(planes.map((one) => one()));
   }
 
-  function choose() {
-    const { rows, columns } = models[select.selectedIndex].latents;
-    row.max = rows - 1;
-    column.max = columns - 1;
-    row.value = Math.floor(rows / 2);
-    column.value = Math.floor(columns / 2);
+  function go(...shares) {
+    sliders.forEach((slider, index) => { slider.value = Math.round(shares[index] * last); });
     return draw();
   }
 
-  select.addEventListener("change", choose);
-  row.addEventListener("input", draw);
-  column.addEventListener("input", draw);
+  for (const slider of sliders) {
+    slider.max = last;
+    slider.addEventListener("input", draw);
+  }
   document.getElementById("latents").hidden = false;
-  return choose();
+  return go(0.5, 0.5);
 }
 
 document.getElementById("large").querySelector("button").addEventListener("click", () => document.getElementById("large").close());

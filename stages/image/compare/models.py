@@ -28,7 +28,6 @@ SHARES = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1.0}
 END, RAW = "1", "raw"
 VARIANTS = ("architecture", "model", "loss", "num_components", "prediction", "budget_tflop")
 """Settings that name a variant of a family, the most telling first; others are named only where these do not tell apart."""
-LATENTS = "latents.safetensors"
 SOLVER_CHANGE = "likelihood_solver_change"
 
 

@@ -1,6 +1,6 @@
 """The interactive page: one HTML file with all that it shows, no source outside it, no text that could become markup.
 
-Legend: N images, C channels, H height, W width, K levels; A x B points of a grid in a latent space.
+Legend: N images, C channels, H height, W width, K levels; A x B points of a plane through a latent space.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.contract import write_bytes
 from pipeline.errors import DataError
 from stages.common.images.grid import Grid
+from stages.common.images.latent_plane import ABOUT, LATENTS
 from stages.common.images.pictures import to_rgb
 from stages.common.wording import plus_minus
-from stages.image.compare.models import LATENTS, RAW, SHARES, Contestant, Run
+from stages.image.compare.models import RAW, SHARES, Contestant, Run
 from stages.image.compare.study import COLUMNS, Study
 
 PAGE = "explorer.html"
@@ -40,7 +41,7 @@ def write_page(directory: Path, study: Study, real: Tensor, num_images: int) -> 
     """Write `explorer.html` into `directory`; real images, uint8 (N, C, H, W), stand beside the models'.
 
     Raises:
-        DataError: a model's grid of latents is not uint8 (A, B, C, H, W) on the images' grid.
+        DataError: a model's plane of latents is not uint8 (A, B, C, H, W) on the images' grid.
     """
     grid = study.grid
     models = [_model(study, one, num_images) for one in study.contestants]
@@ -92,11 +93,13 @@ def _sheet(name: str, images: Tensor, grid: Grid, *, shown: bool = True) -> dict
 
 
 def _latents(run: Run, grid: Grid) -> dict[str, Any] | None:
-    """Return the grid of images over a latent space that a model may bring along."""
+    """Return the images over a plane of latents that a model may bring along, and what it says of them."""
     path = run.artifact.path / LATENTS
     if not path.exists():
         return None
-    found = load_file(path).get("images")
+    with safe_open(path, framework="pt") as file:
+        found = file.get_tensor("images") if "images" in file.keys() else None  # noqa: SIM118 - the file is no mapping
+        about = (file.metadata() or {}).get(ABOUT, "")
     if (
         found is None
         or found.dtype != torch.uint8
@@ -110,7 +113,8 @@ def _latents(run: Run, grid: Grid) -> dict[str, Any] | None:
             f"{shape}; run that stage again, or leave the file out"
         )
     rows, columns = found.shape[:2]
-    return {"rows": rows, "columns": columns, "source": _data_uri(found.flatten(0, 1), grid.levels, columns)}
+    source = _data_uri(found.flatten(0, 1), grid.levels, columns)
+    return {"rows": rows, "columns": columns, "source": source, "about": about}
 
 
 def _data_uri(images: Tensor, levels: int, across: int) -> str:

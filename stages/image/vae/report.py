@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.contract import Context
