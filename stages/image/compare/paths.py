@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.contract import Context
 from stages.common.images.features import Extractor
+from stages.common.images.pictures import named_rows
 from stages.common.verdicts import Sampled
 from stages.common.wording import plus_minus
 from stages.image.compare.models import Contestant
@@ -29,6 +30,8 @@ CLASSES = {"arc of latents": "path_left", "cross-fade": "fade_left", "arc − cr
 """Row of the table -> column of its number."""
 PATH_KEYS = (*LENGTHS.values(), *CLASSES.values())
 YARDSTICKS = (LENGTHS["cross-fade"], CLASSES["cross-fade"])
+SHOWN_PAIRS, SHOWN_IMAGES = 4, 9
+"""Pairs in the picture, and images of each way."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +93,7 @@ def path_numbers(one: Contestant, extractor: Extractor) -> dict[str, Sampled]:
 
 
 def write_paths(context: Context, study: Study) -> None:
-    """Add the table of ways between latents; none where no model has latents to walk between."""
+    """Add table and picture of ways between latents; none where no model has latents to walk between."""
     rows: list[list[str | int | float | bool | None]] = []
     for one in study.contestants:
         for way in LENGTHS:
@@ -105,10 +108,27 @@ def write_paths(context: Context, study: Study) -> None:
             caption=f"In the features of {study.anchors.extractor}: from the decoder's mean of one test image to that of another "
             "along an arc between their latents, and by fading the one into the other in pixels, all rounded to the grid. Length "
             "1 is straight. Neither class: images between that the extractor takes for a class of neither end (no number where "
-            "it knows no classes). Latents are worth something here where the difference lies below 0. Intervals are over pairs "
-            "of test images, and from three seeds on over seeds as well. A model that kept no such images is left out: it has no "
-            "latents to walk between, learnt each class by itself, or was made before they were kept.",
+            "it knows no classes); a way among real images may pass some too. Where the difference lies below "
+            "0, latents do better than a cross-fade. Intervals are over pairs of test images, and from three seeds on over seeds "
+            "as well. A model that kept no such images is left out: it has no latents to walk between, learnt each class by "
+            "itself, or was made before they were kept.",
         )
+        _draw_paths(context, study, label=str(rows[0][0]))
+
+
+def _draw_paths(context: Context, study: Study, *, label: str) -> None:
+    """Add some ways of one model, each above its cross-fade, of the first seed that kept any."""
+    runs = next(one for one in study.contestants if one.label == label).runs.values()
+    paths = next(run.paths for run in runs if run.paths is not None)[:SHOWN_PAIRS]
+    shown = torch.linspace(0, paths.shape[1] - 1, SHOWN_IMAGES).round().long()
+    pairs = enumerate(zip(paths, cross_fade(paths), strict=True), 1)
+    rows = {f"{way} {pair}": images[shown] for pair, both in pairs for way, images in zip(("arc", "fade"), both, strict=True)}
+    path = named_rows(rows, study.grid.levels, context.figures / "paths.png")
+    context.section.figure(
+        path,
+        f"The first {len(paths)} of those ways, {label}: along an arc between two latents, and below it the cross-fade between "
+        "the same two images.",
+    )
 
 
 def _three(

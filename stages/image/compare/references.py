@@ -90,7 +90,7 @@ def write_references(context: Context, study: Study) -> None:
         f"{anchors.num_train} train images, in the features of {anchors.extractor}. The literature gives the distance to train. "
         f"Here {split} is the default, for a copy of the training set is next to train: {anchors.num_samples} train images in "
         f"place of samples have {short(anchors.train_copy)}, where {anchors.num_train_floor} {split} images, as real and unseen, "
-        f"have {short(anchors.train_floor)}. A model below the latter is nearer to train than real images are. A distance falls "
-        "with the number of references too, so the columns have no common scale: the difference is about "
-        f"{short(unseen)} for a perfect model that copies nothing and {short(copy)} for one that copies.",
+        f"have {short(anchors.train_floor)}. A model below the latter is nearer to train than real images are. The difference is "
+        f"{short(copy)} for copies and about {short(unseen)} for unseen real images, but alone it is no sign of copying: for "
+        "samples far from both it may be anything, the references differ in number, and the extractor learnt from train too.",
     )
