@@ -532,7 +532,7 @@ JUDGES = [
 
 CLASSIFIERS = [
     Mutation("image: HMM, a path that was far behind", _HMM_FILE,
-             "if (lost := sums < _LEAST).any():", "if (lost := sums < -1).any():",
+             "(lost := (sums < _LEAST) & reached)", "(lost := (sums < 0) & reached)",
              f"{_HMM}test_a_path_that_was_far_behind_and_wins_in_the_end_is_not_lost"),
     Mutation("image: HMM, the forward sum over paths", _HMM_FILE,
              "_log_product(log_alpha[:, t - 1], model.transitions) + log_b[:, t]",

@@ -16,8 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST_SLICES, VARIANTS = 8, 2
-"""Slices into which the rows are cut at most, and states of each; see `first_guess`."""
-MOST_STEPS, TOLERANCE = 50, 0.05
+"""Slices into which the rows are cut at most, and states of each; see `first_guess`.
+
+Measured on training digits that were left over (8 and 32 labels of each class, floor 0.1, five choices of labels; differences in
+points of error with 95 % intervals over the choices): 11.1 % and 5.7 % wrong. One state of each slice is worse by 3.1 [2.0, 4.1]
+and 4.0 [2.6, 5.4], four slices by 2.8 [1.3, 4.3] and 3.4 [2.2, 4.5]; three states are not separable and better by 1.0 [0.3, 1.6],
+with twice the transitions. Left to right: when all states may follow each other it is worse by 0.8 [0.4, 1.2] and not separable.
+"""
+MOST_STEPS, TOLERANCE = 50, 0.1
 """EM ends after so many steps, or when one gains less than this many nats of an image."""
 _LEAST = 1e-250
 """A sum below this may have lost terms to underflow."""
@@ -133,10 +139,11 @@ def _log_product(log_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return ln of the sum over i of exp(log_values_ni)·weights_ij, (N, S): a product of matrices, except where it underflows."""
     top = log_values.max(axis=1, keepdims=True)
     sums = np.exp(log_values - top) @ weights
-    with np.errstate(divide="ignore"):  # a state that cannot be reached has ln 0
+    reached = np.isfinite(log_values[0]) @ (weights > 0)  # by all images alike: every density is above 0
+    with np.errstate(divide="ignore"):  # ln 0 where a state cannot be reached
         found = np.log(sums) + top
-        if (lost := sums < _LEAST).any():
-            n, j = np.nonzero(lost & (np.isfinite(log_values).astype(float) @ (weights > 0) > 0))
+        if (lost := (sums < _LEAST) & reached).any():
+            n, j = np.nonzero(lost)
             found[n, j] = np.logaddexp.reduce(log_values[n] + np.log(weights.T[j]), axis=1)
     return np.asarray(found)
 
