@@ -20,6 +20,7 @@ from stages.common.release.fetch import hub_errors, inconsistencies
 from stages.common.release.layout import MANIFEST, Manifest, differences, provenance_name
 from stages.common.release.model_checks import _code_keys, base_problems, model_problems
 from stages.common.release.origin import provenance_problems
+from stages.common.release.probe import PROBE_IMAGES
 from stages.release.pull.__main__ import main as pull_main
 from tests.hub.server import HubServer
 from tests.release.published import close, plain_model, published, put, record_of, rewrite, save_record
@@ -344,6 +345,9 @@ def test_weights_of_unknown_origin_are_found(tmp_path):
     (folder / "other.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     close(folder, record)
     assert "other.safetensors is in no record" in provenance_problems(folder, Manifest.load(folder))[0]
+    (folder / "other.safetensors").rename(folder / PROBE_IMAGES)  # images, which publishing puts there: no weights
+    close(folder, record)
+    assert provenance_problems(folder, Manifest.load(folder)) == []
 
 
 def test_a_record_that_was_changed_is_found_with_and_without_a_new_digest(tmp_path):

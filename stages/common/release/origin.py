@@ -23,8 +23,11 @@ from stages.common.release.layout import (
     records_of_base,
 )
 from stages.common.release.measured import missing_records
+from stages.common.release.probe import PROBE, PROBE_IMAGES
 
-_WRITTEN_ANEW = frozenset({"README.md", "metrics.json", "recipe.yaml", "LICENSE", "adapter_config.json", MANIFEST})
+_WRITTEN_ANEW = frozenset(
+    {"README.md", "metrics.json", "recipe.yaml", "LICENSE", "adapter_config.json", MANIFEST, PROBE, PROBE_IMAGES}
+)
 """Files that publishing writes itself, so the artifact may hold another one of that name; an adapter's config names its base."""
 
 
