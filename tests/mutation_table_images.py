@@ -563,6 +563,9 @@ CLASSIFIERS = [
     Mutation("image: HMM, too few labels", "stages/image/generative_classifier/classical.py",
              "least_labels=hmm.VARIANTS", "least_labels=1",
              f"{_IMAGE}test_generative_classifier.py::test_a_classical_cell_is_fitted_to_the_chosen_labels_and_left_out_where_it_cannot_be"),
+    Mutation("image: names of curves in the order of their ends", "stages/common/dots.py",
+             "write_names(axes, from_the_top, [], (RIGHT,))", "write_names(axes, ends, [], (RIGHT,))",
+             "tests/common/test_dots.py::test_names_beside_a_fitted_chart_stand_in_the_order_of_the_last_errors"),
 ]
 # fmt: on
 

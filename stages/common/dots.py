@@ -76,7 +76,8 @@ def fitted_chart(path: Path, curves: Mapping[str, Series], *, xlabel: str, ylabe
         axes.set_xticks(sorted({x for one in curves.values() for x in one.xs}))
         if positive := [mean for one in curves.values() for mean in one.means if mean > 0]:
             axes.set_ylim(min(positive) / 2, 1.1 * max(high for one in curves.values() for _, high in one.intervals))
-        write_names(axes, ends, [], (RIGHT,))
+        from_the_top = dict(sorted(ends.items(), key=lambda end: -end[1][1]))
+        write_names(axes, from_the_top, [], (RIGHT,))
     return f"{path.parent.name}/{path.name}"
 
 

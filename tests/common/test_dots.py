@@ -43,6 +43,17 @@ def test_the_ticks_of_a_fitted_chart_are_the_numbers_that_were_tried_and_names_s
     assert found["cnn"][1] < found["vae"][1]  # the larger error stands higher
 
 
+def test_names_beside_a_fitted_chart_stand_in_the_order_of_the_last_errors(tmp_path):
+    last = {"a": 0.0975, "b": 0.0525, "c": 0.0225, "d": 0.0725, "e": 0.045, "f": 0.065, "g": 0.025}
+    curves = {
+        name: Series(number=number, xs=[2, 100], means=[0.3, error], intervals=[(0.2, 0.4), (error / 2, error)])
+        for number, (name, error) in enumerate(last.items())
+    }
+    fitted_chart(tmp_path / "fits.svg", curves, xlabel="n", ylabel="error")
+    heights = places(tmp_path / "fits.svg")
+    assert sorted(last, key=lambda name: heights[name][1]) == sorted(last, key=lambda name: -last[name])
+
+
 def test_a_mean_of_zero_has_no_place_on_a_logarithmic_axis_and_no_name(tmp_path):
     fitted_chart(tmp_path / "some.svg", {"vae": POINTS, "cnn": OTHER}, xlabel="n", ylabel="error")
     assert "vae" in places(tmp_path / "some.svg")

@@ -183,6 +183,19 @@ def _mixtures(x: np.ndarray, y: np.ndarray, floor: float) -> Fitted:
     return answers
 
 
+def _markov(x: np.ndarray, y: np.ndarray, floor: float, *, grid: Grid) -> Fitted:
+    classes, counts = np.unique(y, return_counts=True)
+    rows = hmm.rows_of(x.reshape(-1, *grid.shape))
+    models = [hmm.fit(rows[y == label], floor) for label in classes]
+
+    def answers(values: np.ndarray) -> Answers:
+        rows = hmm.rows_of(values.reshape(-1, *grid.shape))
+        likelihood = np.stack([hmm.log_likelihood(model, rows) for model in models], axis=1)
+        return Answers(*bayes(likelihood, counts / counts.sum()))
+
+    return answers
+
+
 def _logistic(x: np.ndarray, y: np.ndarray, c: float) -> Fitted:
     model = _quietly(LogisticRegression(C=c, max_iter=MOST_STEPS), x, y)
     return lambda values: Answers(log_softmax(_all_columns(model.decision_function(values)), axis=1), None)
@@ -204,19 +217,6 @@ def _quietly(model: Any, *data: np.ndarray) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(*data)
-
-
-def _markov(x: np.ndarray, y: np.ndarray, floor: float, *, grid: Grid) -> Fitted:
-    classes, counts = np.unique(y, return_counts=True)
-    rows = hmm.rows_of(x.reshape(-1, *grid.shape))
-    models = [hmm.fit(rows[y == label], floor) for label in classes]
-
-    def answers(values: np.ndarray) -> Answers:
-        rows = hmm.rows_of(values.reshape(-1, *grid.shape))
-        likelihood = np.stack([hmm.log_likelihood(model, rows) for model in models], axis=1)
-        return Answers(*bayes(likelihood, counts / counts.sum()))
-
-    return answers
 
 
 def _methods(grid: Grid) -> Mapping[str, Method]:
