@@ -87,7 +87,6 @@ def within_memory(work: Callable[[], T], *, sizes: Sequence[int], attempt: Calla
             raise
         reason = reason_of(error)
     # Outside of `except`: the error is gone by now, and with it the frames that held the activations.
-    gc.collect()
     fits = next((size for size in sizes[1:] if _goes_through(attempt, size)), None)
     advice = "not even the smallest batch fits: choose a smaller model or smaller images"
     if fits is not None:
@@ -105,9 +104,15 @@ def reason_of(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _goes_through(attempt: Callable[[int], None], size: int) -> bool:
+def free_memory() -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _goes_through(attempt: Callable[[int], None], size: int) -> bool:
+    free_memory()
     try:
         attempt(size)
     except (RuntimeError, MemoryError) as error:

@@ -10,7 +10,6 @@ two halves: where those differ by a single bit, so may they from the part that d
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StageError
-from stages.common.images.memory import is_out_of_memory, reason_of
+from stages.common.images.memory import free_memory, is_out_of_memory, reason_of
 
 Rows = Sequence[Tensor]
 """Tensors (N, ...) of one N."""
@@ -110,13 +109,6 @@ def doing(what: str, advice: str) -> Iterator[None]:
         return
     free_memory()
     raise StageError(f"out of memory while {what} ({reason}); {advice}, or run again where more memory is free")
-
-
-def free_memory() -> None:
-    """Give back what nobody holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

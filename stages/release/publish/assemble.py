@@ -46,6 +46,7 @@ class Assembled:
         folder: the files.
         repo: `owner/name` that they are for.
         base_repo: the base on the Hub, when there is one.
+        probe: what one figure is measured on, before upload and after; None for data.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Assembled:
     lineage: Lineage
     licence: Licence
     usage: Usage
+    probe: ProbeRows | ProbeImages | None
 
 
 def assemble(
@@ -127,6 +129,7 @@ def assemble(
         lineage=lineage,
         licence=licence,
         usage=facts.usage,
+        probe=facts.probe,
     )
 
 

@@ -20,9 +20,8 @@ from stages.common.release.layout import published_files
 from stages.common.release.probe import Probe, measure, measuring
 from stages.common.reload import PARITY_TOLERANCE, logits_difference, logits_of
 from stages.release.publish.assemble import Assembled
-from stages.release.publish.parts import ON_IMAGES, ON_TEXTS
-from stages.release.publish.probe_images import against_stage, probe_images
-from stages.release.publish.probe_rows import probe_rows
+from stages.release.publish.probe_images import against_stage
+from stages.release.publish.probe_rows import ProbeRows
 
 TEXTS = ["", "The quick brown fox jumps over 13 lazy dogs.", "  tabs\tand\nlines ", "Zoë, 東京 and 🙂"]
 _LOOKS = {"causal_lm": "logits", "adapter": "logits", "tokenizer": "encodings", "text": "rows", "images": "rows"}
@@ -111,8 +110,8 @@ def _tasks(assembled: Assembled, folder: Path, base: Path | None) -> dict[str, d
         tasks["look"] = {"do": look, "texts": TEXTS, "threads": torch.get_num_threads()} | facts
     if look == "logits":
         save_file({"input_ids": _input_ids(assembled, base)}, folder / "input.safetensors")
-    if look in ("logits", "encodings"):
-        texts = list(probe_rows(assembled.lineage, assembled.repo).texts)
+    if isinstance(assembled.probe, ProbeRows):
+        texts = list(assembled.probe.texts)
         tasks["measure"] = measuring(assembled.folder, selection.kind.part, repo=assembled.repo, texts=texts, base=base)
     return tasks
 
@@ -120,19 +119,18 @@ def _tasks(assembled: Assembled, folder: Path, base: Path | None) -> dict[str, d
 def _probe(assembled: Assembled, answers: dict[str, dict[str, Any]], shown: list[str], problems: list[str]) -> Probe | None:
     """Return the figure to keep, and add what it says to `shown` or `problems`; images are measured in a process of their own,
     because the first must not see Groundup where others load without it."""
-    selection, repo = assembled.selection, assembled.repo
-    if selection.loader in ON_TEXTS:
-        rows = probe_rows(assembled.lineage, repo)
-        shown.append(rows.sentence())
-        return Probe(**answers["measure"], texts=list(rows.texts))
-    if selection.loader not in ON_IMAGES:
+    probe = assembled.probe
+    if probe is None:
         return None
-    images = probe_images(assembled.lineage)
-    measured = measure(assembled.folder, selection.kind.part, repo=repo)
-    sentence, agree = against_stage(assembled.lineage.artifact, measured, images)
-    (shown if agree else problems).append(sentence)
-    shown.append(images.sentence())
-    return Probe(**measured.model_dump(), texts=[])
+    if isinstance(probe, ProbeRows):
+        found = Probe(**answers["measure"], texts=list(probe.texts))
+    else:
+        measured = measure(assembled.folder, assembled.selection.kind.part, repo=assembled.repo)
+        sentence, agree = against_stage(assembled.lineage.artifact, measured, probe)
+        (shown if agree else problems).append(sentence)
+        found = Probe(**measured.model_dump(), texts=[])
+    shown.append(probe.sentence())
+    return found
 
 
 def _judge(
