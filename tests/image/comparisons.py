@@ -23,7 +23,7 @@ from stages.common.images.config import ImageModelConfig
 from stages.common.images.extractor import ExtractorNetwork
 from stages.common.images.family import BY_CALLS, PATHS
 from stages.common.images.features import EXTRACTORS, ExtractorFacts, save_extractor
-from stages.common.images.grid import GRID, Grid, load_split
+from stages.common.images.grid import GRID, Grid, load_grid, load_split
 from stages.common.verdicts import Sampled
 from stages.image.compare.models import Contestant, Run
 from stages.image.compare.study import Anchors, Study
@@ -106,13 +106,15 @@ def model_artifact(
 
 
 def make_extractors(root: Path, images: Artifact, kinds: Sequence[str] = ("supervised", "rotation")) -> Artifact:
-    """Return extractors of the bars without training: random features are enough to see noise."""
-    context = make_context(root, {"images": images})
+    """Return extractors of the bars, or of stacks of them, without training: random features are enough to see noise."""
+    channels, context = load_grid(images).channels, make_context(root, {"images": images})
     entries = []
     for seed, kind in enumerate(kinds):
         torch.manual_seed(seed)
         outputs = {"supervised": 2, "rotation": 4, "random": 0}[kind]
-        network = ExtractorNetwork(channels=1, height=4, width=4, levels=4, num_outputs=outputs, num_features=6, first_width=8)
+        network = ExtractorNetwork(
+            channels=channels, height=4, width=4, levels=4, num_outputs=outputs, num_features=6, first_width=8
+        )
         sha256 = save_extractor(root / f"{kind}-0", network, load_split(images, "train").images)
         entries.append(
             ExtractorFacts(

@@ -41,6 +41,12 @@ class Config(StageConfig):
         "models": Input(
             kinds=("image_model",), help="two models or more; equal settings are one model, its seeds repeats", many=True
         ),
+        "judge": Input(
+            kinds=("feature_extractors",),
+            help="for stacked images: networks made from the grey ones, the first of which reads the class of each channel, so "
+            "that modes can be counted",
+            optional=True,
+        ),
     }
 
     seed: int = 1337

@@ -98,14 +98,15 @@ def gan_drops_modes(study: Study) -> Claim:
     findings = []
     for gan in of_family(study, ["gan"]):
         others = rivals_of(study, gan)
-        for key, sign in (("class_tv", 1), ("coverage", -1), ("recall", -1)):
+        for key, sign in (("class_tv", 1), ("coverage", -1), ("recall", -1), ("modes", -1)):
             found = gap_finding(study, gan, others, key) if others else None
             if found is not None:
                 findings.append(found if sign > 0 else _mirrored(found))
     return conclude(
         "A GAN drops modes",
-        "distance of class shares, coverage and recall, of the GAN minus the mean of the other trained families",
-        "class distance above 0, coverage and recall below 0",
+        "distance of class shares, coverage, recall and (stacked images) modes reached, of the GAN minus the mean of the other "
+        "trained families",
+        "class distance above 0, coverage, recall and modes below 0",
         findings,
         "above",
         missing="a GAN and another trained family with the same budget are needed",

@@ -11,6 +11,7 @@ from pipeline.contract import Context
 from stages.common.claims import Claim
 from stages.common.verdicts import Estimate, Sampled, estimate
 from stages.image.compare.models import Contestant
+from stages.image.compare.modes import MODE_KEYS
 from stages.image.compare.paths import PATH_KEYS, YARDSTICKS
 from stages.image.compare.references import TO_TRAIN
 from stages.image.compare.scores import IN_SPACE
@@ -19,7 +20,7 @@ from stages.image.compare.tables import MEMORY, QUALITY
 
 MAIN = ("fd_ratio", "bits_per_dim")
 """Figures that the page lists; the others stand in its tables."""
-RECORDED = (*MAIN, *(key for key in (*QUALITY, *TO_TRAIN, *MEMORY, *PATH_KEYS) if key not in MAIN))
+RECORDED = (*MAIN, *(key for key in (*QUALITY, *MODE_KEYS, *TO_TRAIN, *MEMORY, *PATH_KEYS) if key not in MAIN))
 """What is measured on a split; sizes and costs are in `table.csv` and `comparison.json`."""
 _OF_IMAGES = ("bits_per_dim", "bits_gap")
 """Measured on images of the split; all others on samples."""
@@ -45,6 +46,9 @@ def write_metrics(context: Context, study: Study, claims: Sequence[Claim]) -> No
 def _write_number(context: Context, study: Study, one: Contestant, key: str, number: Sampled) -> None:
     column, mean = COLUMNS[key], estimate(number)
     facts: dict[str, Any] = {"extractor": study.anchors.extractor} if key in _IN_FEATURES else {}
+    facts |= (
+        {"num_modes": study.modes.num_modes, "judge_sha256": study.modes.judge_sha256} if study.modes and key in MODE_KEYS else {}
+    )
     facts |= {"kind": one.kind} if key in _OF_IMAGES else {}
     facts |= {"yardstick": True} if key in YARDSTICKS else {}
     references = {"fd": study.anchors.num_reference, "fd_train": study.anchors.num_train}

@@ -20,12 +20,14 @@ class Pair:
     """Two models compared.
 
     Attributes:
+        key: of the column.
         found: first minus second; None where the two may not be compared.
         p_value: with Holm's correction over the pairs of its table.
         outcome: of the first model.
         note: what the reader must know of the pair.
     """
 
+    key: str
     first: Contestant
     second: Contestant
     found: Difference | None
@@ -38,14 +40,14 @@ def compare_pairs(study: Study, key: str, pairs: Sequence[tuple[Contestant, Cont
     """Compare pairs in one column of COLUMNS; those that may not be compared are kept, and say why."""
     higher_is_better = bool(COLUMNS[key].higher_is_better)
     return _judged(
-        study, pairs, lambda one, other: study.difference(one, other, key), _no_note, higher_is_better=higher_is_better
+        study, key, pairs, lambda one, other: study.difference(one, other, key), _no_note, higher_is_better=higher_is_better
     )
 
 
 def compare_bits(study: Study, pairs: Sequence[tuple[Contestant, Contestant]]) -> list[Pair]:
     """Compare the bits per dimension of pairs on the same images; models without a likelihood are left out."""
     known = [(one, other) for one, other in pairs if one.kind and other.kind]
-    found = _judged(study, known, lambda one, other: bits_difference(study, one, other), _kinds)
+    found = _judged(study, "bits_per_dim", known, lambda one, other: bits_difference(study, one, other), _kinds)
     return [_beyond_the_solver(pair) for pair in found]
 
 
@@ -121,6 +123,7 @@ def _pairs_of_classics(study: Study) -> list[tuple[Contestant, Contestant]]:
 
 def _judged(
     study: Study,
+    key: str,
     pairs: Sequence[tuple[Contestant, Contestant]],
     compare: Callable[[Contestant, Contestant], Difference | None],
     note: Callable[[Difference, Contestant, Contestant], str],
@@ -134,12 +137,12 @@ def _judged(
         if one is None:
             fair = matched(first, second, study.tolerance)
             why = "no spread is known" if fair else "budgets are not matched: no verdict"
-            judged.append(Pair(first=first, second=second, found=None, p_value=1.0, outcome=None, note=why))
+            judged.append(Pair(key=key, first=first, second=second, found=None, p_value=1.0, outcome=None, note=why))
             continue
         p_value = next(adjusted)
         outcome = verdict(one, p_value, higher_is_better=higher_is_better)
         judged.append(
-            Pair(first=first, second=second, found=one, p_value=p_value, outcome=outcome, note=note(one, first, second))
+            Pair(key=key, first=first, second=second, found=one, p_value=p_value, outcome=outcome, note=note(one, first, second))
         )
     return judged
 

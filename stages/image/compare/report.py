@@ -146,6 +146,7 @@ def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: S
         context.directory / "comparison.json",
         {
             "anchors": asdict(study.anchors),
+            "modes": None if study.modes is None else asdict(study.modes),
             "numbers": numbers,
             "frechet_distance_at_share": anytime,
             "frechet_distance_by_calls": {
@@ -193,6 +194,10 @@ def _write_pairs(context: Context, study: Study) -> list[Pair]:
     groups = {
         "Trained families, Fréchet distance": (compare_pairs(study, "fd", trained), distances),
         "Trained families, bits per dimension": (compare_bits(study, trained), bits),
+        "Trained families, divergence from equal modes": (
+            compare_pairs(study, "mode_divergence", trained) if study.modes else [],
+            study.pool("mode_divergence") if study.modes else None,
+        ),
         "Trained families against classic densities, Fréchet distance": (compare_pairs(study, "fd", classic), distances),
         "Trained families against classic densities, bits per dimension": (compare_bits(study, classic), bits),
     }
@@ -256,5 +261,11 @@ def _json(found: Estimate) -> dict[str, Any]:
 
 
 def _pair_json(pair: Pair) -> dict[str, Any]:
-    facts = {"first": pair.first.label, "second": pair.second.label, "outcome": pair.outcome, "note": pair.note}
+    facts = {
+        "column": pair.key,
+        "first": pair.first.label,
+        "second": pair.second.label,
+        "outcome": pair.outcome,
+        "note": pair.note,
+    }
     return facts if pair.found is None else facts | _json(pair.found) | {"p_holm": pair.p_value}

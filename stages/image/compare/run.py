@@ -10,6 +10,7 @@ from stages.image.compare.config import Config
 from stages.image.compare.course import all_claims
 from stages.image.compare.metrics import write_metrics
 from stages.image.compare.models import load_contestants
+from stages.image.compare.modes import load_judge, write_modes
 from stages.image.compare.page import write_page
 from stages.image.compare.pictures import draw_charts, draw_sheets
 from stages.image.compare.scores import measure
@@ -24,13 +25,15 @@ def run(config: Config, context: Context) -> None:
     """
     images = context.input("images")
     contestants = load_contestants(images, context.input("extractors"), context.inputs("models"))
-    study = measure(config, context, contestants)
+    judge = load_judge(images, context.inputs("judge"))
+    study = measure(config, context, contestants, judge)
     claims = all_claims(study) if len(study.families()) > 1 else []
     train, real = load_split(images, "train").images, load_split(images, config.split).images
     report.open_section(context, study)
     draw_sheets(config, context, study, train, real)
     draw_charts(context, study)
     report.write_claims(context, claims)
+    write_modes(context, study, judge)
     pairs = report.write_tables(context, study)
     report.write_published(context, config.published)
     write_metrics(context, study, claims)

@@ -24,6 +24,7 @@ from stages.common.metrics.frechet_distance import frechet
 from stages.common.verdicts import LEAST_SEEDS, Sampled
 from stages.image.compare.config import Config
 from stages.image.compare.models import RAW, SHARES, Contestant, Run
+from stages.image.compare.modes import ModeJudge, anchors_of, mode_numbers
 from stages.image.compare.paths import path_numbers
 from stages.image.compare.references import TO_TRAIN, References
 from stages.image.compare.study import Anchors, Study
@@ -63,8 +64,8 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Label -> seed -> what the evaluator returned."""
 
 
-def measure(config: Config, context: Context, contestants: Sequence[Contestant]) -> Study:
-    """Measure every model's samples in every space and gather all numbers.
+def measure(config: Config, context: Context, contestants: Sequence[Contestant], judge: ModeJudge | None = None) -> Study:
+    """Measure every model's samples in every space and gather all numbers; modes too, where `judge` can tell them.
 
     Raises:
         DataError: there is no trained extractor, or samples and images that the evaluator refuses.
@@ -95,7 +96,9 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
         contestants=contestants,
         anchors=_anchors(results, main, references),
         numbers={
-            one.label: _numbers(one, results[one.label], references, config.split) | path_numbers(one, main)
+            one.label: _numbers(one, results[one.label], references, config.split)
+            | path_numbers(one, main)
+            | (mode_numbers(one, judge) if judge else {})
             for one in contestants
         },
         anytime=anytime,
@@ -110,6 +113,7 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant])
         tolerance=config.budget_tolerance,
         num_resamples=config.num_resamples,
         seed=config.seed,
+        modes=anchors_of(judge, images, config.split, evaluator) if judge else None,
     )
 
 

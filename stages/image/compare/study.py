@@ -51,6 +51,8 @@ COLUMNS = {
         Column(key="vendi_ratio", title="Vendi ÷ real", unit="1", higher_is_better=None),
         Column(key="class_tv", title="class shares, TV", unit="1", higher_is_better=False),
         Column(key="missing_classes", title="classes missing", unit="1", higher_is_better=False),
+        Column(key="modes", title="modes reached", unit="1", higher_is_better=True),
+        Column(key="mode_divergence", title="divergence from equal modes", unit="nat", higher_is_better=False),
         Column(key="class_confidence", title="largest class probability", unit="1", higher_is_better=None),
         Column(key="laplacian_ratio", title="Laplacian ÷ real", unit="1", higher_is_better=None),
         Column(key="hf_ratio", title="fine detail ÷ real", unit="1", higher_is_better=None),
@@ -106,6 +108,28 @@ class Anchors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModeAnchors:
+    """What makes a count of modes readable.
+
+    Attributes:
+        num_modes: equally likely ones; num_classes: in each channel.
+        real_modes, real_divergence: of as many real train stacks as there are samples, read by the same judge.
+        expected: modes among as many perfect samples, on average.
+        accuracy: share of stacks whose mode the judge reads right.
+        judge, judge_sha256: its name and weights.
+    """
+
+    num_modes: int
+    num_classes: int
+    real_modes: int
+    real_divergence: float
+    expected: float
+    accuracy: float
+    judge: str
+    judge_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """Everything that was measured.
 
@@ -119,6 +143,7 @@ class Study:
         split: what samples are held against and bits are measured on.
         tolerance: of the budget, for a verdict.
         num_resamples, seed: of the bootstrap.
+        modes: what a count of modes is held against; None where modes are not counted.
     """
 
     grid: Grid
@@ -134,6 +159,7 @@ class Study:
     num_resamples: int
     seed: int
     by_calls: Mapping[str, Mapping[int, Sampled]] = field(default_factory=dict)
+    modes: ModeAnchors | None = None
 
     def number(self, label: str, key: str) -> Sampled | None:
         """Return a number of a model, None where it has none."""
