@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -204,3 +209,17 @@ def test_peft_and_diffusers_push_to_it_and_load_from_it(hub: HubServer) -> None:
         result = [equal, all(torch.equal(a, b) for a, b in zip(unet.parameters(), loaded.parameters()))]
     """
     assert client(hub, code) == [True, True]
+
+
+def test_a_hub_to_rehearse_on_says_how_to_reach_it_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.hub_server", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as hub:
+        assert hub.stdout is not None
+        told = dict(hub.stdout.readline().removeprefix("export ").strip().split("=", 1) for _ in range(3))
+        request = urllib.request.Request(
+            told["HF_ENDPOINT"] + "/api/whoami-v2", headers={"authorization": f"Bearer {told['HF_TOKEN']}"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert json.load(answer)["name"] == "me"
+        hub.send_signal(signal.SIGINT)
+        assert hub.wait(timeout=20) == 0
