@@ -23,6 +23,9 @@ _DIFFUSION = f"{_IMAGE}test_diffusion.py::"
 _ODE = f"{_IMAGE}test_ode.py::"
 _PLANE, _PLANES = f"{_IMAGE}test_latent_plane.py::", "stages/common/images/latent_plane.py"
 _PAGE = f"{_IMAGE}test_compare_page.py::"
+_STACKED, _STACKING = f"{_IMAGE}test_stacked.py::", "stages/image/stacked/run.py"
+_MODES = "stages/image/compare/modes.py"
+_COUNTED, _COUNT = f"{_IMAGE}test_mode_count.py::", "stages/common/metrics/mode_count.py"
 _STATISTICS = f"{_IMAGE}test_compare_statistics.py::"
 _MODELS = f"{_IMAGE}test_compare_models.py::"
 _STUDY = f"{_IMAGE}test_compare_study.py::"
@@ -566,6 +569,37 @@ CLASSIFIERS = [
     Mutation("image: names of curves in the order of their ends", "stages/common/dots.py",
              "write_names(axes, from_the_top, [], (RIGHT,))", "write_names(axes, ends, [], (RIGHT,))",
              "tests/common/test_dots.py::test_names_beside_a_fitted_chart_stand_in_the_order_of_the_last_errors"),
+    Mutation("image: a split is stacked from itself", _STACKING,
+             "split = labelled(load_split(source, name))", 'split = labelled(load_split(source, "train"))',
+             f"{_STACKED}test_each_channel_is_an_image_of_the_class_that_is_noted_and_of_the_same_split"),
+    Mutation("image: modes are equally likely", _STACKING,
+             "classes = torch.randint(len(rows), (num_stacks, CHANNELS), generator=generator)",
+             "classes = split.labels[torch.randint(len(split), (num_stacks, CHANNELS), generator=generator)]",
+             f"{_STACKED}test_all_modes_are_equally_likely_whatever_the_shares_of_the_classes"),
+    Mutation("image: only grey images with classes are stacked", _STACKING,
+             "if grid.channels != 1 or len(grid.classes) < 2:", "if False:", f"{_STACKED}test_stacks_cannot_be_stacked"),
+    Mutation("image: every class can be stacked", _STACKING,
+             "if not len(found)]:", "if False]:", f"{_STACKED}test_a_class_without_an_image_in_a_split_is_named"),
+    Mutation("image: a mode is a number of three digits", "stages/common/images/stacks.py",
+             "for power in reversed(range(CHANNELS))", "for power in range(CHANNELS)", f"{_STACKED}test_a_mode_is_its_triple_read_as_a_number"),
+    Mutation("image: the judge knows what was stacked", _MODES,
+             "if (grid := load_grid(artifact)).sha256 != stacked.sha256:", "if (grid := load_grid(artifact)) is None:",
+             f"{_STACKED}test_a_judge_of_other_images_and_a_judge_without_stacks_are_refused"),
+    Mutation("image: a judge needs stacks", _MODES,
+             "if stacked is None:", "if False:", f"{_STACKED}test_a_judge_of_other_images_and_a_judge_without_stacks_are_refused"),
+    Mutation("image: the judge reads channel by channel", _MODES,
+             "channels = stacks.flatten(0, 1)[:, None]", "channels = stacks.transpose(0, 1).flatten(0, 1)[:, None]",
+             f"{_STACKED}test_the_judge_reads_each_channel_of_real_stacks"),
+    Mutation("image: fewer modes speak for the claim", "stages/image/compare/course.py",
+             '("recall", -1), ("modes", -1))', '("recall", -1))',
+             f"{_STACKED}test_what_a_model_never_draws_is_counted_beside_what_real_stacks_have"),
+    Mutation("image: divergence is from equal modes", _COUNT,
+             "math.log(num_samples) + math.log(num_modes)", "math.log(num_samples) + math.log(num_modes - 1)",
+             f"{_COUNTED}test_modes_are_counted_and_their_divergence_is_that_from_equal_shares"),
+    Mutation("image: a sample that was alone in its mode", _COUNT,
+             "(counts > 1) + len(counts)", "(counts > 0) + len(counts)", f"{_COUNTED}test_the_jackknife_is_that_of_leaving_each_sample_out"),
+    Mutation("image: modes are those that there are", _COUNT,
+             "if found.min() < 0 or found.max() >= num_modes:", "if found.min() < 0:", f"{_COUNTED}test_what_is_no_list_of_modes_is_refused"),
 ]
 # fmt: on
 
