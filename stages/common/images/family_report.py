@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -231,3 +232,15 @@ def usage_text(family: Family) -> str:
     if "from stages." in code:
         needs = "The classes are Groundup's own: run it where a checkout of Groundup is on Python's path (`PYTHONPATH`)."
     return f"## How to use it\n\n{needs} In the folder of this card:\n\n```python\n{code}```"
+
+
+def history_of(context: Context) -> dict[str, list[float]]:
+    """Return the curves of the event log: name -> values at the steps under `step`."""
+    history: dict[str, list[float]] = {}
+    for line in context.events.path.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        if "." in event["name"] or event["name"].startswith("step_"):
+            history.setdefault(event["name"], []).append(float(event["value"]))
+            if event["name"] == "step_seconds":
+                history.setdefault("step", []).append(float(event["step"]))
+    return history

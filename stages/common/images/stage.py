@@ -6,7 +6,6 @@ after the last step; there is no choice among checkpoints.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from stages.common import devices
 from stages.common.images.class_stage import score_classes
 from stages.common.images.config import ConditionalConfig, ImageModelConfig
 from stages.common.images.family import BY_CALLS, ConditionalFamily, Family, Likelihood, Sampler, Trainable
-from stages.common.images.family_report import Cost, Outcome, write_report
+from stages.common.images.family_report import Cost, Outcome, history_of, write_report
 from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
 from stages.common.images.labels import label_subset
 from stages.common.images.memory import TrainingMemory
@@ -290,15 +289,3 @@ def _write(config: ImageModelConfig, context: Context, family: Family, outcome: 
         "sample_sets": list(outcome.samples),
     }
     write_json(directory / "family.json", facts | outcome.cost.to_json())
-
-
-def history_of(context: Context) -> dict[str, list[float]]:
-    """Return the curves of the event log: name -> values at the steps under `step`."""
-    history: dict[str, list[float]] = {}
-    for line in context.events.path.read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        if "." in event["name"] or event["name"].startswith("step_"):
-            history.setdefault(event["name"], []).append(float(event["value"]))
-            if event["name"] == "step_seconds":
-                history.setdefault("step", []).append(float(event["step"]))
-    return history

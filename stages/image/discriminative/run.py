@@ -14,11 +14,11 @@ from pipeline.contract import Context, write_bytes
 from stages.common import devices
 from stages.common.images.calibration import expected_calibration_error, wilson_interval
 from stages.common.images.class_scores import COUNTED, POSTERIOR, save_scores
-from stages.common.images.family_report import Cost, curves
+from stages.common.images.family_report import Cost, curves, history_of
 from stages.common.images.image_sets import ImageSet, image_sets
 from stages.common.images.ledger import FlopLedger
 from stages.common.images.parts import doing
-from stages.common.images.stage import Prepared, cost_of, history_of, prepare, split_of
+from stages.common.images.stage import Prepared, cost_of, prepare, split_of
 from stages.image.discriminative.config import Config
 from stages.image.discriminative.model import Discriminative
 
