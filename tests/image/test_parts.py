@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StageError
+from stages.common.images import parts
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.extractor import ExtractorNetwork
 from stages.common.images.family import ConditionalFamily
@@ -25,6 +26,14 @@ SHORT = {"num_importance_samples": 4, "num_dequantisation_draws": 2, "num_likeli
 SHORT |= {"num_class_steps": 2, "num_class_draws": 2}
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried 9 GiB")
 CPU = RuntimeError("[enforce fail] can't allocate memory: 9 GiB")
+
+
+@pytest.fixture(autouse=True)
+def collections(monkeypatch):
+    """How often memory was given back: a collection walks through all that the tests before have loaded, half a second each."""
+    calls = []
+    monkeypatch.setattr(parts, "free_memory", lambda: calls.append(1))
+    return calls
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +102,7 @@ def test_less_memory_changes_no_bit_of_features():
     assert (shares == probabilities(network, data)).all()
 
 
-def test_parts_are_cut_in_equal_halves_and_what_did_not_fit_is_not_tried_again():
+def test_parts_are_cut_in_equal_halves_and_what_did_not_fit_is_not_tried_again(collections):
     asked = []
 
     def work(rows: Tensor) -> Tensor:
@@ -104,6 +113,7 @@ def test_parts_are_cut_in_equal_halves_and_what_did_not_fit_is_not_tried_again()
 
     by_parts, rows = Parts(100), torch.arange(200)
     assert torch.equal(by_parts(work, rows), 2 * rows)
+    assert len(collections) == 2
     assert asked[:5] == [100, 50, 25, 13, 12]  # the last two check the third
     assert asked[5:] == [25] * 7
     assert torch.equal(by_parts(work, rows), 2 * rows)

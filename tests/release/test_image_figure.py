@@ -47,7 +47,10 @@ def published(folder: Path, images: Artifact, stage: str, settings: dict[str, ob
     return probe
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "gan"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("flow_matching")) for name in CONFIGS if name != "gan"],
+)
 def test_a_family_gives_its_own_bits_and_others_with_other_weights(name: str, images: Artifact, tmp_path: Path) -> None:
     family, config = tiny_family(name, load_grid(images)), CONFIGS[name]
     family.save(tmp_path / "model")
