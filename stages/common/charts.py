@@ -109,8 +109,10 @@ def band_chart(
             axes.fill_between(band.xs, band.lows, band.highs, color=color, alpha=0.15, linewidth=0)
         axes.margins(x=0.05, y=0.06)
         taken = _yardsticks(axes, hlines or {})
-        # A curve comes from the left, so its name may leave the axes on the right: the figure grows to hold it.
-        write_names(axes, {label: (band.xs[-1], band.means[-1], band.number) for label, band in curves.items()}, taken, (RIGHT,))
+        # A curve comes from the left, so its name may leave the axes on the right: the figure grows to hold it. Names stand in
+        # the order of the ends; where one must give way, it is moved past the next, not into it.
+        ends = {label: (band.xs[-1], band.means[-1], band.number) for label, band in curves.items()}
+        write_names(axes, dict(sorted(ends.items(), key=lambda end: -end[1][1])), taken, (RIGHT,))
     return f"{path.parent.name}/{path.name}"
 
 

@@ -1,18 +1,19 @@
 """Sentences that are put to a test: a statistic, a rule, and what came out.
 
-A rule that asks for several things at once says "holds" only if every one of them is clear, and "does not hold" if one of
-them is clearly otherwise. Clear means that a 95 % interval lies on one side. The claims are not corrected for their number:
-each is a question of its own, named before the numbers were there.
+A rule that asks for several things at once says "holds" only if every one of them is clear: a 95 % interval lies on the wanted
+side. It says "does not hold" if one of m is clearly otherwise, and as any of them may be so by chance, that asks for an interval
+of 1 - 0.05 / m (Bonferroni), so that a claim is refuted wrongly in 5 of 100 cases at most. The claims are not corrected for
+their number: each is a question of its own, named before the numbers were there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
-from stages.common.verdicts import Estimate
+from stages.common.verdicts import LEVEL, Difference, Estimate, t_quantile
 
 Outcome = Literal["holds", "does not hold", "not separable", "cannot be tested here"]
 Side = Literal["above", "below", "either"]
@@ -39,10 +40,33 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison inside a claim: the words of its figures, and on which side of the bound it clearly lies."""
+    """One comparison inside a claim.
+
+    Attributes:
+        words: its figures.
+        side: of the bound, on which it clearly lies.
+        found: what stands on chance, and is held against `bound`; None where nothing does.
+    """
 
     words: str
     side: Side
+    found: Estimate | None = None
+    bound: float = 0.0
+
+    @classmethod
+    def of(cls, words: str, found: Estimate | None, bound: float) -> Self:
+        """Return the finding that an estimate gives."""
+        return cls(words, side_of(found, bound), found, bound)
+
+    def mirrored(self) -> Finding:
+        """Return the finding with below and above exchanged: of minus the number."""
+        sides: dict[Side, Side] = {"above": "below", "below": "above", "either": "either"}
+        found = self.found and replace(self.found, mean=-self.found.mean, low=-self.found.high, high=-self.found.low)
+        return Finding(self.words, sides[self.side], found, -self.bound)
+
+    def side_among(self, num: int) -> Side:
+        """Return the side as one of `num` findings each of which could refute a claim."""
+        return self.side if self.found is None else side_of(_widened(self.found, num), self.bound)
 
 
 def side_of(found: Estimate | None, bound: float) -> Side:
@@ -53,11 +77,27 @@ def side_of(found: Estimate | None, bound: float) -> Side:
 
 
 def judged(findings: Sequence[Finding], wanted: Literal["above", "below"]) -> Outcome:
-    """Return "holds" if every finding lies on the wanted side, "does not hold" if one lies on the other."""
-    sides = [finding.side for finding in findings]
-    if all(side == wanted for side in sides):
+    """Return "holds" if every finding lies on the wanted side, "does not hold" if one of them all lies on the other."""
+    if all(finding.side == wanted for finding in findings):
         return "holds"
+    sides = [finding.side_among(len(findings)) for finding in findings]
     return "not separable" if all(side in (wanted, "either") for side in sides) else "does not hold"
+
+
+def _widened(found: Estimate, num: int) -> Estimate:
+    """Return the estimate with an interval of 1 - 0.05 / num.
+
+    A difference's own p value decides where it has one. Other intervals grow as those of Student's t do, with the degrees of
+    freedom of the seeds; over samples or images, of which there are many, as those of the normal distribution.
+    """
+    if num < 2 or math.isnan(found.low):
+        return found
+    if isinstance(found, Difference):
+        return found if found.p_value * num < 1 - LEVEL else replace(found, low=-math.inf, high=math.inf)
+    degrees = found.num_seeds - 1 if found.method == "seeds" else math.inf
+    factor = t_quantile(degrees, 1 - (1 - LEVEL) / num) / t_quantile(degrees)
+    low, high = found.mean - factor * (found.mean - found.low), found.mean + factor * (found.high - found.mean)
+    return replace(found, low=low, high=high)
 
 
 def conclude(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
+from scipy.stats import t
 
 from pipeline.errors import DataError, RecipeError
 from stages.common.images.config import ImageModelConfig
@@ -15,6 +18,7 @@ from stages.common.images.stage import run_family
 from stages.image.compare.config import Config
 from stages.image.compare.paths import PATH_KEYS
 from stages.image.compare.scores import check_judge
+from stages.image.compare.study import COSTS
 from tests.harness import commit, make_context, run_stage
 from tests.image.comparisons import TFLOP, make_extractors, model_artifact
 from tests.image.digits import toy_artifact
@@ -125,6 +129,30 @@ def test_samples_like_real_images_are_near_and_noise_is_far(compared):
     assert copies["mean"] < vae["mean"] < gan["mean"]
     assert vae["high"] < gan["low"]
     assert (vae["num_seeds"], vae["method"]) == (2, "samples")
+
+
+def test_what_was_not_measured_has_no_number(compared):
+    numbers = json.loads((compared.path / "comparison.json").read_text())["numbers"]
+    assert not set(COSTS) & numbers["vae (mean)"].keys()
+    assert set(COSTS) - numbers["copies"].keys() == {"peak_memory_gib"}
+    assert set(COSTS) <= numbers["vae"].keys()
+
+
+def test_the_interval_of_bits_allows_for_other_images(compared, models):
+    found = json.loads((compared.path / "comparison.json").read_text())["numbers"]["vae"]["bits_per_dim"]
+    bits = np.stack([load_file(model / "likelihood.safetensors")["test"] for model in models if "v" in model.path.name])
+    reach = t.ppf(0.975, bits.shape[1] - 1) * bits.mean(axis=0).std(ddof=1) / np.sqrt(bits.shape[1])
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(reach, rel=1e-9)
+
+
+def test_real_train_images_stand_below_the_models_where_all_columns_can_be_said_of_them(compared):
+    last = {block["title"]: block["rows"][-1][0] for block in blocks_of(compared, "table")}
+    titles = ("Quality and variety", "Signs of collapse", "The comparison", "What it cost", "Memory and likelihood")
+    assert [last[title] == "real train images" for title in titles] == [True, True, False, False, False]
+    quality = next(block for block in blocks_of(compared, "table") if block["title"] == "Quality and variety")
+    real = dict(zip(quality["columns"], quality["rows"][-1], strict=True))
+    anchors = json.loads((compared.path / "comparison.json").read_text())["anchors"]
+    assert float(real["Fréchet distance"]) == pytest.approx(anchors["floor"], rel=0.01)
 
 
 def test_what_copies_its_training_images_is_found_out_and_what_does_not_is_not(compared):

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.common.claims import Finding, judged
+from stages.common.verdicts import Difference, estimate
 from stages.image.compare.course import (
     all_claims,
     gan_drops_modes,
@@ -244,17 +246,56 @@ def test_a_baseline_that_predicts_well_and_draws_badly_says_nothing_of_the_train
     ("ratio", "outcome"), [((1.2, 1.3, 1.25), "holds"), ((0.9, 1.1, 1.05), "not separable"), ((0.0, 0.01, 0.0), "does not hold")]
 )
 def test_a_model_that_lies_nearer_to_train_than_real_images_do_copies(ratio, outcome):
-    honest = {"nn_ratio": number(1.2, 1.3, 1.25), "memorised_share": number(0.01)}
-    found = study({VAE: honest, GAN: {"nn_ratio": number(*ratio), "memorised_share": number(0.5)}})
+    found = study({VAE: copying(1.2, 1.3, 1.25), GAN: copying(*ratio)})
     assert nothing_is_copied(found).outcome == outcome
 
 
 def test_a_ratio_within_the_noise_of_the_real_images_is_no_verdict():
-    near = number(0.988, 0.99, 0.992)
-    share = {"memorised_share": number(0.01)}
-    assert nothing_is_copied(study({VAE: {"nn_ratio": near, **share}})).outcome == "does not hold"
-    unsure = replace(near, common=0.01, common_degrees=435)
-    assert nothing_is_copied(study({VAE: {"nn_ratio": unsure, **share}})).outcome == "not separable"
+    found = copying(0.988, 0.99, 0.992)
+    assert nothing_is_copied(study({VAE: found})).outcome == "does not hold"
+    unsure = found | {"nn_ratio": replace(found["nn_ratio"], common=0.01, common_degrees=435)}
+    assert nothing_is_copied(study({VAE: unsure})).outcome == "not separable"
+
+
+@pytest.mark.parametrize(
+    ("near", "exact", "outcome"),
+    [
+        ((0.01, 0.012, 0.009), (0, 0, 0), "holds"),
+        ((0.4, 0.5, 0.45), (0, 0, 0), "does not hold"),
+        ((0.01, 0.012, 0.009), (0.03, 0.04, 0.035), "does not hold"),
+        ((0.01, 0.012, 0.009), (0.001, 0, 0), "holds"),
+    ],
+)
+def test_copies_among_new_images_are_copies(near, exact, outcome):
+    assert nothing_is_copied(study({VAE: copying(1.2, 1.3, 1.25, near=near, exact=exact)})).outcome == outcome
+
+
+def copying(*ratio, near=(0.01, 0.01, 0.01), exact=(0.0, 0.0, 0.0)):
+    return {"nn_ratio": number(*ratio), "memorised_share": number(*near), "duplicate_share": number(*exact)}
+
+
+def found_with(mean, p_value):
+    reach = 1.0 if p_value < 0.05 else 2 * mean
+    return Difference(mean=mean, low=mean - reach, high=mean + reach, num_seeds=5, method="pooled seeds", p_value=p_value)
+
+
+def test_one_part_of_many_refutes_a_claim_only_beyond_what_chance_makes_of_them_all():
+    unsure = [Finding.of("", found_with(0.1, 0.5), 0.0)] * 4
+    outcomes = {p: judged([Finding.of("", found_with(2.0, p), 0.0), *unsure], "below") for p in (0.04, 0.02, 0.005)}
+    assert outcomes == {0.04: "not separable", 0.02: "not separable", 0.005: "does not hold"}
+    assert judged([Finding.of("", found_with(2.0, 0.04), 0.0)], "below") == "does not hold"
+    assert judged([Finding.of("", found_with(2.0, 0.04), 0.0)] * 3, "above") == "holds"
+    mirrored = [Finding.of("", found_with(2.0, 0.005), 0.0).mirrored(), *unsure]
+    assert (judged(mirrored, "below"), judged(mirrored, "above")) == ("not separable", "does not hold")
+    certain = Finding("one call", "above")
+    assert judged([certain, *unsure], "below") == "does not hold"
+
+
+def test_an_interval_grows_with_the_number_of_parts_as_students_t_does():
+    found = estimate(number(1.5, 1.9, 1.7))  # 1.7 -+ 4.303 * 0.115 = 1.203 at 95 %, 6.205 * 0.115 = 0.984 at 97.5 %
+    part = Finding.of("", found, 1.0)
+    assert [part.side_among(num) for num in (1, 2)] == ["above", "either"]
+    assert Finding.of("", found, 0.97).side_among(2) == "above"
 
 
 def test_without_the_right_models_every_claim_says_why_it_cannot_be_tested():

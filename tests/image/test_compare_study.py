@@ -70,7 +70,9 @@ def test_bits_are_compared_on_the_same_images_and_a_model_without_a_likelihood_i
         ("lower bound", "exact", "holds for the models: the bound is on the better side"),
         ("exact", "lower bound", "the worse is a bound"),
         ("lower bound", "lower bound", "of two bounds: the worse model may be better than its bound"),
-        ("numerical", "exact", "numbers of a solver"),
+        ("numerical", "exact", "holds for the models: the bound is on the better side"),
+        ("exact", "numerical", "the worse is a bound"),
+        ("lower bound", "numerical", "of two bounds: the worse model may be better than its bound"),
     ],
 )
 def test_a_difference_of_bounds_says_what_it_cannot_say(better, worse, note):
@@ -122,6 +124,15 @@ def test_another_way_to_draw_from_a_model_is_no_rival_of_it():
     means = contestant("vae (mean)", "vae", sample_set="mean")
     found = study({VAE: {"fd": number(2.0, 2.1, 1.9)}, means: {"fd": number(1.9, 2.0, 1.8)}, GAN: {"fd": number(8.0, 8.1, 7.9)}})
     assert best(found, "fd") == "vae"
+
+
+def test_a_density_without_training_wins_no_prize_for_its_cost():
+    quick = contestant("pixels", "independent", flops=0)
+    numbers = {VAE: (0.10, 0.11, 0.12), GAN: (5.0, 5.5, 6.0), quick: (0.001, 0.0011, 0.0012)}
+    assert (
+        best(study({one: {"latency_ms_per_image": number(*found)} for one, found in numbers.items()}), "latency_ms_per_image")
+        == "vae"
+    )
 
 
 def test_times_are_compared_by_their_ratio():

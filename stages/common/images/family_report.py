@@ -148,13 +148,13 @@ def _film_strip(context: Context, family: Family, outcome: Outcome, test: Tensor
     path = named_rows(rows, family.grid.levels, context.figures / "film_strip.png")
     context.section.figure(
         path,
-        "The same latents after an eighth, a quarter, a half and all of the budget, drawn from the averaged weights; the last "
-        "row is real. None was chosen.",
+        "The same latents after an eighth, a quarter, a half and all of the budget, drawn from the averaged weights, and "
+        "by the last weights themselves; further rows are other ways to draw. The last row is real. None was chosen.",
     )
 
 
 def _row_name(sample_set: str) -> str:
-    return f"{sample_set} of the budget" if sample_set[:1].isdigit() else sample_set
+    return "last weights" if sample_set == "raw" else f"{sample_set} of the budget" if sample_set[:1].isdigit() else sample_set
 
 
 def _likelihood(context: Context, outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stages.common.claims import Finding, side_of
+from stages.common.claims import Finding
 from stages.common.verdicts import Estimate, t_interval
 from stages.common.wording import with_interval
 from stages.image.compare.contrasts import contrast
@@ -19,7 +19,7 @@ def ratio_finding(study: Study, label: str, key: str) -> Finding:
     """Say whether a ratio to real images lies above or below 1."""
     found = study.estimate(label, key)
     assert found is not None, f"{label} has no {key}"
-    return Finding(f"{label}: {COLUMNS[key].title} {with_interval(found)}", side_of(found, 1.0))
+    return Finding.of(f"{label}: {COLUMNS[key].title} {with_interval(found)}", found, 1.0)
 
 
 def gap_finding(study: Study, first: Contestant, others: Sequence[Contestant], key: str) -> Finding | None:
@@ -32,7 +32,7 @@ def gap_finding(study: Study, first: Contestant, others: Sequence[Contestant], k
     found = contrast([(1.0, ours), *((weight, number) for number in numbers)], study.pool(key))
     words = "no spread is known" if found is None else with_interval(found)
     name = others[0].label if len(others) == 1 else "the mean of the others"
-    return Finding(f"{COLUMNS[key].title}, {first.label} minus {name}: {words}", side_of(found, 0.0))
+    return Finding.of(f"{COLUMNS[key].title}, {first.label} minus {name}: {words}", found, 0.0)
 
 
 def of_family(study: Study, families: Iterable[str], sample_set: str = END) -> list[Contestant]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from stages.common.claims import Claim, Finding, conclude, side_of, untestable
-from stages.common.verdicts import LEAST_SEEDS, spearman
+from stages.common.claims import Claim, Finding, conclude, untestable
+from stages.common.verdicts import LEAST_SEEDS, Estimate, spearman
 from stages.common.wording import short, with_interval
 from stages.image.compare.claims import (
     gap_finding,
@@ -32,6 +32,8 @@ from stages.image.compare.study import ITERATIVE, Study
 SHARPNESS = ("laplacian_ratio", "hf_ratio")
 CLEAR_FACTOR = 2.0
 """Without seeds a ratio of times counts as clear from this factor on."""
+NEAR_COPIES = 0.01
+"""Share of unseen real images that lie nearer to a training image than the distance below which a sample is a near copy."""
 LARGEST_STEP = 4.0
 """A path through latents jumps where one of its 32 steps is more than so many times the mean step."""
 
@@ -101,7 +103,7 @@ def gan_drops_modes(study: Study) -> Claim:
         for key, sign in (("class_tv", 1), ("coverage", -1), ("recall", -1), ("modes", -1)):
             found = gap_finding(study, gan, others, key) if others else None
             if found is not None:
-                findings.append(found if sign > 0 else _mirrored(found))
+                findings.append(found if sign > 0 else found.mirrored())
     return conclude(
         "A GAN drops modes",
         "distance of class shares, coverage, recall and (stacked images) modes reached, of the GAN minus the mean of the other "
@@ -121,7 +123,7 @@ def vae_latents_are_smooth(study: Study) -> Claim:
         "on arcs between latents of test images: the largest of 32 steps between decoder means, in mean steps",
         f"below {LARGEST_STEP:g}: no step makes more than an eighth of the way",
         [
-            Finding(f"{one.label}: largest step {with_interval(found)} mean steps", side_of(found, LARGEST_STEP))
+            Finding.of(f"{one.label}: largest step {with_interval(found)} mean steps", found, LARGEST_STEP)
             for one, found in measured
             if found is not None
         ],
@@ -142,7 +144,7 @@ def vae_latents_beat_a_cross_fade(study: Study) -> Claim:
         "on arcs between latents of test images, minus the same of cross-fades between the same ends: length of the way in "
         "features over the distance of its ends, and share of images between whose class is that of neither end",
         "every difference below 0",
-        [Finding(f"{words} {with_interval(each)}", side_of(each, 0.0)) for words, each in found if each is not None],
+        [Finding.of(f"{words} {with_interval(each)}", each, 0.0) for words, each in found if each is not None],
         "below",
         missing="no VAE kept the images on the way between its latents (one that was made before they were kept has none)",
     )
@@ -208,7 +210,10 @@ def likelihood_is_not_quality(study: Study, among: Sequence[Contestant], who: st
     Asked of the trained families alone too: a density that predicts pixels well and draws noise says nothing of them.
     """
     sentence = f"A better likelihood does not mean better images ({who})"
-    statistic = "pairs ordered one way by bits per dimension and the other way by Fréchet distance; Spearman's correlation"
+    statistic = (
+        "pairs ordered one way by bits per dimension (by bounds, where the likelihood itself is not known) and the other way by "
+        "Fréchet distance; Spearman's correlation"
+    )
     rule = "at least one such pair, clear in both (Holm over all pairs); does not hold if none is and the correlation is clear"
     models = [one for one in among if one.is_model and one.kind and study.is_matched(one)]
     if len(models) < 3:
@@ -236,18 +241,29 @@ def nothing_is_copied(study: Study) -> Claim:
     """A copy lies nearer to the training images than unseen real images do."""
     findings = []
     for one in study.trained():
-        near, share = study.estimate(one.label, "nn_ratio"), study.estimate(one.label, "memorised_share")
-        if near is not None and share is not None:
-            words = f"{one.label}: {with_interval(near)}, near copies {with_interval(share)}"
-            findings.append(Finding(words, side_of(near, 1.0)))
+        near, shares = (study.estimate(one.label, key) for key in ("nn_ratio", "memorised_share"))
+        copies = study.estimate(one.label, "duplicate_share")
+        if near is not None and shares is not None and copies is not None:
+            findings += [
+                Finding.of(f"{one.label}: {with_interval(near)}", near, 1.0),
+                _unless_above(f"near copies {with_interval(shares)}", shares, NEAR_COPIES),
+                _unless_above(f"exact ones {with_interval(copies)}", copies, 0.0),
+            ]
     return conclude(
         "A generative model makes new images; it does not copy",
-        "median distance to the nearest training image, of samples over that of unseen real images; share of near copies",
-        "every trained model's ratio above 1",
+        "median distance to the nearest training image, of samples over that of unseen real images; share of near copies, which "
+        f"{NEAR_COPIES:g} of unseen real images are by definition; share of exact copies",
+        f"every trained model's ratio above 1, near copies not clearly above {NEAR_COPIES:g}, and exact ones not clearly above 0",
         findings,
         "above",
         missing="no trained model is there",
     )
+
+
+def _unless_above(words: str, share: Estimate, bound: float) -> Finding:
+    """Return a finding that speaks for the claim ("above") unless a share is clearly above what unseen real images have."""
+    found = Finding.of(words, share, bound)
+    return found.mirrored() if found.side == "above" else Finding(words, "above")
 
 
 def _gan_is_sharper(study: Study, what: str, sample_set: str) -> Claim:
@@ -262,11 +278,6 @@ def _gan_is_sharper(study: Study, what: str, sample_set: str) -> Claim:
     )
 
 
-def _mirrored(found: Finding) -> Finding:
-    sides = {"above": "below", "below": "above", "either": "either"}
-    return Finding(found.words, sides[found.side])
-
-
 def _relative_spread(study: Study, one: Contestant) -> str:
     values = list(study.numbers[one.label]["fd"].values.values())
     return f"{100 * np.std(values, ddof=1) / np.mean(values):.0f} %" if len(values) > 1 else "unknown"
@@ -277,7 +288,7 @@ def _latency_finding(study: Study, one: Contestant, other: Contestant) -> Findin
     found = study.difference(one, other, "latency_ms_per_image")
     if found is not None:
         mean, low, high = (short(math.exp(value)) for value in (found.mean, found.low, found.high))
-        return Finding(f"{words}: {mean} [{low}, {high}]", side_of(found, 0.0))
+        return Finding.of(f"{words}: {mean} [{low}, {high}]", found, 0.0)
     times = [float(np.mean(list(study.numbers[each.label]["latency_ms_per_image"].values.values()))) for each in (one, other)]
     ratio = times[0] / times[1] if times[1] > 0 else math.inf
     side = "above" if ratio > CLEAR_FACTOR else "below" if ratio < 1 / CLEAR_FACTOR else "either"

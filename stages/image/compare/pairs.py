@@ -12,7 +12,10 @@ import numpy as np
 from stages.common.verdicts import LEAST_SEEDS, Difference, Sampled, Verdict, holm, paired_bootstrap, verdict
 from stages.image.compare.contrasts import Pool, pool_of, unpaired
 from stages.image.compare.models import Contestant, matched
-from stages.image.compare.study import COLUMNS, Study
+from stages.image.compare.study import COLUMNS, COSTS, Study
+
+BOUNDS = ("lower bound", "numerical")
+"""Kinds of bits that bound the model's own from above; a solver's density, too, is that of an image with noise added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +105,10 @@ def classic_pairs(study: Study) -> list[tuple[Contestant, Contestant]]:
 def best(study: Study, key: str) -> str | None:
     """Return the label of the model that is better than every other in a column, by the verdicts of its tables; else None.
 
-    Other ways to draw from a model are no rivals of it, and have no verdict.
+    Other ways to draw from a model are no rivals of it, and have no verdict. What a model costs is compared among trained ones.
     """
-    rivals = [one for one in study.contestants if one.is_model and study.is_matched(one) and study.number(one.label, key)]
+    models = study.trained() if key in COSTS else [one for one in study.contestants if one.is_model]
+    rivals = [one for one in models if study.is_matched(one) and study.number(one.label, key)]
     if COLUMNS[key].higher_is_better is None or len(rivals) < 2:
         return None
     groups = (trained_pairs(study), classic_pairs(study), _pairs_of_classics(study))
@@ -149,12 +153,10 @@ def _judged(
 
 def _kinds(found: Difference, first: Contestant, second: Contestant) -> str:
     """Say what a difference means when bits are bounds: a bound on the likelihood from below is one on the bits from above."""
-    worse = second if found.mean < 0 else first
-    if "lower bound" not in (first.kind, second.kind):
-        return "numbers of a solver" if "numerical" in (first.kind, second.kind) else "both exact"
-    if worse.kind != "lower bound":
-        return "holds for the models: the bound is on the better side"
-    return "of two bounds: the worse model may be better than its bound" if first.kind == second.kind else "the worse is a bound"
+    worse, better = (second, first) if found.mean < 0 else (first, second)
+    if worse.kind not in BOUNDS:
+        return "holds for the models: the bound is on the better side" if better.kind in BOUNDS else "both exact"
+    return "of two bounds: the worse model may be better than its bound" if better.kind in BOUNDS else "the worse is a bound"
 
 
 def _no_note(found: Difference, first: Contestant, second: Contestant) -> str:  # noqa: ARG001

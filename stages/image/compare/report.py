@@ -22,7 +22,7 @@ from stages.image.compare.page import PAGE
 from stages.image.compare.pairs import Pair, bits_pool, classic_pairs, compare_bits, compare_pairs, trained_pairs
 from stages.image.compare.paths import write_paths
 from stages.image.compare.references import write_references
-from stages.image.compare.study import Study
+from stages.image.compare.study import COSTS, Study
 
 PAIR_COLUMNS = ["first", "second", "first − second", "95 % interval", "p (Holm)", "verdict", "stands on"]
 
@@ -92,8 +92,8 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
     write_paths(context, study)
     section.table(
         "What it cost",
-        tables.columns_of(tables.COST),
-        tables.rows_of(study, tables.COST),
+        tables.columns_of(COSTS),
+        tables.rows_of(study, COSTS),
         caption="Only the counted operations are matched; all else is measured beside. Seconds are of the training steps on the "
         "machine of this run; parameters for training only are those of a discriminator.",
     )
@@ -129,8 +129,9 @@ def write_claims(context: Context, claims: Sequence[Claim]) -> None:
         "What is said of the families, tested",
         ["claim", "outcome", "figures", "statistic and rule"],
         [[claim.sentence, claim.outcome, claim.evidence, f"{claim.statistic}. Holds if: {claim.rule}."] for claim in claims],
-        caption="Outcomes follow from the rule alone. A claim of several parts holds only if all are clear, and does not hold if "
-        "one is clearly otherwise; clear means that a 95 % interval lies on one side. Not corrected for the number of claims.",
+        caption="Outcomes follow from the rule alone. A claim of several parts holds only if all are clear: a 95 % interval lies "
+        "on one side. It does not hold if one of m parts is clearly otherwise, by an interval of 100 − 5/m %, as any of them may "
+        "be so by chance. Not corrected for the number of claims.",
     )
 
 
@@ -246,8 +247,8 @@ def _write_agreement(context: Context, study: Study) -> None:
 def _intervals() -> str:
     return (
         f"Mean over seeds. ± is half a 95 % t interval over at least {LEAST_SEEDS} seeds, ~ half a 95 % interval over other "
-        "draws of samples (or of images, for bits), which says nothing of another training. ★: better than every other "
-        "model by the verdicts of the pairs, corrected for their number."
+        "draws of samples, which says nothing of another training; those of bits allow for other images of the split as well. "
+        "★: better than every other model by the verdicts of the pairs, corrected for their number."
     )
 
 

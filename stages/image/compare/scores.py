@@ -27,7 +27,7 @@ from stages.image.compare.models import RAW, SHARES, Contestant, Run
 from stages.image.compare.modes import ModeJudge, anchors_of, mode_numbers
 from stages.image.compare.paths import path_numbers
 from stages.image.compare.references import TO_TRAIN, References
-from stages.image.compare.study import Anchors, Study
+from stages.image.compare.study import COSTS, Anchors, Study
 
 IN_SPACE = {
     "fd_ratio": "frechet_ratio",
@@ -50,16 +50,6 @@ IN_PIXELS = {
     "duplicate_share": "duplicate_share",
 }
 """Column -> what the evaluator calls it, in the main extractor's space and in pixels."""
-COSTS = (
-    "parameters",
-    "extra_parameters",
-    "wall_seconds",
-    "cpu_seconds",
-    "peak_memory_gib",
-    "latency_ms_per_image",
-    "num_function_evaluations",
-)
-
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Label -> seed -> what the evaluator returned."""
 
@@ -113,6 +103,7 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant],
         tolerance=config.budget_tolerance,
         num_resamples=config.num_resamples,
         seed=config.seed,
+        real=_of_real(evaluator, main.name),
         modes=anchors_of(judge, images, config.split, evaluator) if judge else None,
     )
 
@@ -200,6 +191,14 @@ def _evaluate(context: Context, contestants: Sequence[Contestant], evaluator: Ev
     return results
 
 
+def _of_real(evaluator: Evaluator, space: str) -> dict[str, float]:
+    """Return what the real train images of the floor have; how near they are to train says nothing, for they are of it."""
+    found = evaluator.evaluate(evaluator.real)
+    values = found["spaces"][space]["values"]
+    shown = {column: values[key] for column, key in IN_SPACE.items() if key in values}
+    return shown | {key: found["pixels"]["values"][IN_PIXELS[key]] for key in ("laplacian_ratio", "hf_ratio")}
+
+
 def _anchors(results: Results, main: Extractor, references: References) -> Anchors:
     found = next(iter(next(iter(results.values())).values()))
     space = found["spaces"][main.name]
@@ -222,12 +221,20 @@ def _numbers(one: Contestant, found: Mapping[int, Mapping[str, Any]], references
     numbers = _of_results({seed: result["spaces"][references.space.name] for seed, result in found.items()}, IN_SPACE, *sizes)
     numbers |= _of_results({seed: references.measure(samples) for seed, samples in one.samples().items()}, TO_TRAIN, *sizes)
     numbers |= _of_results({seed: result["pixels"] for seed, result in found.items()}, IN_PIXELS, *sizes)
-    numbers |= {key: _certain({seed: float(run.facts[key]) for seed, run in one.runs.items()}) for key in COSTS}
-    numbers["training_tflop"] = _certain({seed: run.facts["training_flops"] / 1e12 for seed, run in one.runs.items()})
+    numbers |= _costs(one) if one.is_model else {}
     spreads = {seed: gradient_spread(run) for seed, run in one.runs.items()}
     if all(value is not None for value in spreads.values()):
         numbers["gradient_spread"] = _certain({seed: value for seed, value in spreads.items() if value is not None})
     return numbers | (_bits(one, split) if one.kind else {})
+
+
+def _costs(one: Contestant) -> dict[str, Sampled]:
+    """Return what a model costs; another way to draw from it was not timed, and what a density's fit holds was not measured."""
+    numbers = {"training_tflop": _certain({seed: run.facts["training_flops"] / 1e12 for seed, run in one.runs.items()})}
+    for key in COSTS:
+        if key not in numbers and not (one.is_classic and key == "peak_memory_gib"):
+            numbers[key] = _certain({seed: float(run.facts[key]) for seed, run in one.runs.items()})
+    return numbers
 
 
 def _of_results(
@@ -253,14 +260,26 @@ def _of_results(
 
 
 def _bits(one: Contestant, split: str) -> dict[str, Sampled]:
-    """Return bits per dimension and how far they lie above those of train; deviations are standard errors over images."""
-    bits, gaps = Sampled({}, {}), Sampled({}, {})
-    for seed, run in one.runs.items():
-        unseen, seen = run.bits[split], run.bits["train"]
-        errors = [float(values.std(ddof=1)) / math.sqrt(len(values)) for values in (unseen, seen)]
-        bits.values[seed], bits.deviations[seed] = float(unseen.mean()), errors[0]
-        gaps.values[seed], gaps.deviations[seed] = float(unseen.mean() - seen.mean()), math.hypot(*errors)
-    return {"bits_per_dim": bits, "bits_gap": gaps}
+    """Return bits per dimension and how far they lie above those of train.
+
+    All seeds are measured on the same images, so what other images would change does not shrink with further seeds: the standard
+    error over images of the mean over seeds is common to them.
+    """
+    unseen, seen = (np.stack([run.bits[name] for run in one.runs.values()]) for name in (split, "train"))
+    errors = [float(bits.mean(axis=0).std(ddof=1)) / math.sqrt(bits.shape[1]) for bits in (unseen, seen)]
+    found = {
+        "bits_per_dim": (unseen.mean(axis=1), errors[0]),
+        "bits_gap": (unseen.mean(axis=1) - seen.mean(axis=1), math.hypot(*errors)),
+    }
+    return {
+        key: Sampled(
+            dict(zip(one.runs, values.tolist(), strict=True)),
+            dict.fromkeys(one.runs, 0.0),
+            common=error,
+            common_degrees=unseen.shape[1] - 1,
+        )
+        for key, (values, error) in found.items()
+    }
 
 
 def _certain(values: dict[int, float]) -> Sampled:

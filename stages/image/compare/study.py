@@ -11,6 +11,17 @@ from stages.common.verdicts import Difference, Estimate, Sampled, estimate
 from stages.image.compare.contrasts import Pool, logarithms, pool_of, unpaired
 from stages.image.compare.models import Contestant, usual_budget
 
+COSTS = (
+    "training_tflop",
+    "parameters",
+    "extra_parameters",
+    "wall_seconds",
+    "cpu_seconds",
+    "peak_memory_gib",
+    "latency_ms_per_image",
+    "num_function_evaluations",
+)
+"""Columns that say what a model costs, not what it is worth."""
 ITERATIVE = ("flow_matching", "diffusion")
 """Families that make a sample in many small steps."""
 
@@ -144,6 +155,7 @@ class Study:
         tolerance: of the budget, for a verdict.
         num_resamples, seed: of the bootstrap.
         modes: what a count of modes is held against; None where modes are not counted.
+        real: key of a column -> what as many real train images have as there are samples.
     """
 
     grid: Grid
@@ -160,6 +172,7 @@ class Study:
     seed: int
     by_calls: Mapping[str, Mapping[int, Sampled]] = field(default_factory=dict)
     modes: ModeAnchors | None = None
+    real: Mapping[str, float] = field(default_factory=dict)
 
     def number(self, label: str, key: str) -> Sampled | None:
         """Return a number of a model, None where it has none."""

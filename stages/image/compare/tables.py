@@ -22,16 +22,9 @@ SUMMARY = ("fd_ratio", "coverage", "hf_ratio", "bits_per_dim", "parameters", "cp
 QUALITY = ("fd", "kid", "precision", "recall", "density", "coverage", "vendi_ratio", "class_tv", "laplacian_ratio", "hf_ratio")
 VARIETY = ("class_tv", "missing_classes", "class_confidence", "vendi_ratio", "precision", "recall")
 MEMORY = ("nn_ratio", "memorised_share", "duplicate_share", "bits_per_dim", "bits_gap")
-COST = (
-    "training_tflop",
-    "parameters",
-    "extra_parameters",
-    "wall_seconds",
-    "cpu_seconds",
-    "peak_memory_gib",
-    "latency_ms_per_image",
-    "num_function_evaluations",
-)
+KINDS = {"numerical": "a solver's bound"}
+"""Kind of bits -> its name, where that is another one."""
+REAL = "real train images"
 STAR = "★\u00a0"
 
 
@@ -41,9 +34,15 @@ def columns_of(keys: Sequence[str]) -> list[str]:
 
 
 def rows_of(study: Study, keys: Sequence[str]) -> list[Row]:
-    """Return a row for each model: mean and interval, a star at the one that is better than every other."""
+    """Return a row for each model: mean and interval, a star at the one that is better than every other.
+
+    Where all of it can be said of real train images, as many as there are samples, they have the last row.
+    """
     stars = {key: best(study, key) for key in keys}
-    return [[name_of(study, one), *(_cell(study, one, key, stars[key]) for key in keys)] for one in study.contestants]
+    rows: list[Row] = [[name_of(study, one), *(_cell(study, one, key, stars[key]) for key in keys)] for one in study.contestants]
+    if study.real and set(keys) <= {*QUALITY, *VARIETY}:
+        rows.append([REAL, *(short(study.real[key]) if key in study.real else None for key in keys)])
+    return rows
 
 
 def name_of(study: Study, one: Contestant) -> str:
@@ -67,6 +66,8 @@ def collapse_rows(study: Study) -> list[Row]:
     for one in study.contestants:
         cells = [_cell(study, one, key, None) for key in VARIETY]
         rows.append([name_of(study, one), *cells, "; ".join(signs_of(study, one)) or "none"])
+    if study.real:
+        rows.append([REAL, *(short(study.real[key]) if key in study.real else None for key in VARIETY), "none"])
     return rows
 
 
@@ -119,7 +120,7 @@ def _cell(study: Study, one: Contestant, key: str, star: str | None) -> str | No
         return None
     text = f"{found.mean:,.0f}" if COLUMNS[key].is_count else plus_minus(found)
     if key == "bits_per_dim":
-        text = f"{text}, {one.kind}"
+        text = f"{text}, {KINDS.get(one.kind or '', one.kind)}"
     return STAR + text if one.label == star else text
 
 

@@ -44,8 +44,9 @@ def write(context: Context, flow: Flow, images: Tensor, generator: torch.Generat
     context.section.describe(
         title="Normalizing flow",
         idea="An image is taken to evenly spread random numbers by many small steps, each of which can be undone and says by how "
-        "much it stretches space; so the density of every image is known exactly, with no bound and no game. A new image is "
-        "drawn by drawing the numbers and taking the steps backwards.",
+        "much it stretches space; so the density of every image with noise added is known exactly, without a game; of "
+        "the whole numbers themselves the average over noise is a bound. A new image is drawn by drawing the numbers and taking "
+        "the steps backwards.",
         formula="log p(x) = log base(f(x)) + log |det ∂f/∂x|,   x = f⁻¹(z),  z ~ base",
     )
     curves(

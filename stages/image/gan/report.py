@@ -111,7 +111,9 @@ def _curves(
     if series:
         path = context.figures / f"{name}.svg"
         shown = line_chart(path, series, xlabel="step", ylabel=ylabel, hlines=hlines, log_y=log_y)
-        context.section.figure(shown, caption)
+        context.section.figure(
+            shown, f"{caption} Means over a window of {100 * SMOOTHED:g} % of the steps, so single peaks do not show."
+        )
 
 
 def _collapse(context: Context, signs: Sequence[Sign], history: History) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.common.claims import Claim, Finding, conclude, side_of
+from stages.common.claims import Claim, Finding, conclude
 from stages.common.images.image_sets import TEST
 from stages.common.verdicts import paired_bootstrap
 from stages.common.wording import with_interval
@@ -58,7 +58,7 @@ def _numbers(pairs: Sequence[Pair], place: int) -> str:
 
 def _gap(pair: Pair, labels: int) -> Finding:
     found = pair.gaps[labels]
-    return Finding(f"{pair.first.name} − {pair.second.name}: {with_interval(found)}", side_of(found, 0.0))
+    return Finding.of(f"{pair.first.name} − {pair.second.name}: {with_interval(found)}", found, 0.0)
 
 
 def _confidence(study: Study, deep: Sequence[Pair]) -> Claim:
@@ -66,7 +66,7 @@ def _confidence(study: Study, deep: Sequence[Pair]) -> Claim:
     for pair in deep:
         wasted = [study.calibration[one.name].wasted for one in (pair.first, pair.second)]
         found = paired_bootstrap(*wasted, seed=study.config.seed)
-        findings.append(Finding(f"{pair.first.name} − {RIVAL}: {with_interval(found)} nat", side_of(found, 0.0)))
+        findings.append(Finding.of(f"{pair.first.name} − {RIVAL}: {with_interval(found)} nat", found, 0.0))
     return conclude(
         "Bayes' rule gives probabilities that can be believed more than a softmax's",
         "log-loss on test that wrong confidence costs (as it is, minus after a temperature from validation images), at the most "
@@ -84,7 +84,7 @@ def _faults(study: Study, deep: Sequence[Pair]) -> Claim:
         rises = [_rise(study, one.name) for one in (pair.first, pair.second)]
         if rises[0] is not None and rises[1] is not None:
             found = paired_bootstrap(rises[0], rises[1], seed=study.config.seed)
-            findings.append(Finding(f"{pair.first.name} − {RIVAL}: {with_interval(found)}", side_of(found, 0.0)))
+            findings.append(Finding.of(f"{pair.first.name} − {RIVAL}: {with_interval(found)}", found, 0.0))
     return conclude(
         "A generative classifier loses less on corrupted images",
         "rise of the error from test to corrupted test images, mean over the faults, generative minus discriminative",
@@ -108,7 +108,7 @@ def _foreign(study: Study, deep: Sequence[Pair]) -> Claim:
         rival = {one.foreign: one for one in study.detections if one.model == RIVAL}
         for name in own.keys() & rival.keys():
             found = own[name].minus(rival[name])
-            findings.append(Finding(f"{pair.first.name} − {RIVAL}, {name}: {with_interval(found)}", side_of(found, 0.0)))
+            findings.append(Finding.of(f"{pair.first.name} − {RIVAL}, {name}: {with_interval(found)}", found, 0.0))
     return conclude(
         "log p(x) tells foreign images better than the largest p(c | x) of a network does",
         "AUROC of log p(x) minus AUROC of the rival's largest probability",

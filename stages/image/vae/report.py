@@ -188,7 +188,7 @@ def _directions(context: Context, vae: VAE, means: Tensor) -> None:
 
 
 def _steps(context: Context, vae: VAE, rows: Mapping[str, Tensor], steps: Tensor, caption: str) -> None:
-    headings = [f"{step:+.1f}" for step in steps.tolist()]
+    headings = [f"{step + 0.0:+.1f}" for step in steps.round(decimals=1).tolist()]  # + 0.0: no minus before a zero
     path = named_rows(rows, vae.grid.levels, context.figures / "traversal.png", headings=headings)
     context.section.figure(path, caption)
 
