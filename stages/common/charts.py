@@ -20,7 +20,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from stages.common.plots import INK, MUTED, PALETTE, STYLE, WIDTH, readable
+from stages.common.plots import INK, MUTED, PALETTE, STYLE, WIDTH, label_ends, readable
 from stages.common.verdicts import Estimate
 from stages.common.wording import plus_minus
 
@@ -91,10 +91,10 @@ def scatter_chart(
                 markersize=6,
             )
         axes.margins(0.14)
-        taken = _yardsticks(axes, hlines or {}) + _whiskers(axes, list(points.values()))
-        write_names(
-            axes, {label: (point.x, point.y, point.number) for label, point in points.items()}, taken, (RIGHT, LEFT, MIDDLE)
-        )
+        _draw_yardsticks(axes, hlines or {})
+        places = {label: (point.x, point.y, point.number) for label, point in points.items()}
+        write_names(axes, places, _whiskers(axes, list(points.values())), (RIGHT, LEFT, MIDDLE))
+        label_ends(axes, [(name, level, MUTED) for name, level in (hlines or {}).items()])
     return f"{path.parent.name}/{path.name}"
 
 
@@ -107,12 +107,10 @@ def band_chart(
             color = color_of(band.number)
             axes.plot(band.xs, band.means, color=color, marker=_marker(band.number), markersize=4.5)
             axes.fill_between(band.xs, band.lows, band.highs, color=color, alpha=0.15, linewidth=0)
-        axes.margins(x=0.05, y=0.06)
-        taken = _yardsticks(axes, hlines or {})
-        # A curve comes from the left, so its name may leave the axes on the right: the figure grows to hold it. Names stand in
-        # the order of the ends; where one must give way, it is moved past the next, not into it.
-        ends = {label: (band.xs[-1], band.means[-1], band.number) for label, band in curves.items()}
-        write_names(axes, dict(sorted(ends.items(), key=lambda end: -end[1][1])), taken, (RIGHT,))
+        _draw_yardsticks(axes, hlines or {})
+        axes.margins(x=0.03, y=0.06)
+        ends = [(label, band.means[-1], color_of(band.number)) for label, band in curves.items()]
+        label_ends(axes, ends + [(name, level, MUTED) for name, level in (hlines or {}).items()])
     return f"{path.parent.name}/{path.name}"
 
 
@@ -177,14 +175,9 @@ def _marker(number: int) -> str:
     return MARKERS[number // len(PALETTE) % len(MARKERS)]
 
 
-def _yardsticks(axes: Axes, hlines: Mapping[str, float]) -> list[Bbox]:
-    """Draw named horizontal lines; return where the names stand, in pixels."""
-    style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": MUTED, "fontsize": 8}
+def _draw_yardsticks(axes: Axes, hlines: Mapping[str, float]) -> None:
     for level in hlines.values():
         axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
-    names = [axes.annotate(name, (0, level), (4, 3), **style) for name, level in hlines.items()]
-    axes.figure.canvas.draw()
-    return [name.get_window_extent() for name in names]
 
 
 def _whiskers(axes: Axes, points: Sequence[Point]) -> list[Bbox]:

@@ -105,7 +105,7 @@ def line_chart(
         _scale(axes, log_x=log_x, log_y=log_y)
         axes.margins(x=0.01, y=0.06)
         if len(ends) > 1:
-            _label_ends(axes, ends)
+            label_ends(axes, ends)
     return _relative(path)
 
 
@@ -259,8 +259,11 @@ def _edges(data: np.ndarray, bins: int, *, log_x: bool) -> np.ndarray:
     return np.geomspace(low, high, bins + 1) if log_x else np.linspace(low, high, bins + 1)
 
 
-def _label_ends(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
-    """Name every line at the right edge, at its height, moved apart by one line of text where they would touch."""
+def label_ends(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
+    """Name every line at the right edge, at its height, moved apart by one line of text where they would touch.
+
+    `ends` are (name, y, colour); names stand in the order of the y.
+    """
     axes.figure.canvas.draw()
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
