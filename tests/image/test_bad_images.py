@@ -134,7 +134,7 @@ def test_a_part_of_a_set_is_saved_without_the_rest_of_it(tmp_path, images):
     assert (tmp_path / "images.safetensors").stat().st_size < 3 * (3 * 16 + 3 * 8) + 1000
 
 
-def test_a_model_that_knows_nothing_costs_log2_of_the_levels_and_mse_is_not_that(images):
+def test_a_model_that_knows_nothing_costs_log2_of_the_levels(images):
     family = ToyFamily(load_grid(images))
     with torch.no_grad():
         family.first.table.zero_()

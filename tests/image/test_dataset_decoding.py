@@ -131,3 +131,8 @@ def test_resizing_cuts_to_the_middle_and_stays_within_the_values():
     assert resized(values, 2, 2)[..., 0].tolist() == [[16, 16], [16, 16]]
     edge = np.array([[0, 0, 16, 16]] * 4, np.uint8)[..., None]
     assert resized(edge, 3, 3).max() <= 16
+
+
+def test_what_is_made_smaller_is_the_mean_of_all_pixels_and_not_a_choice_of_some():
+    board = (np.indices((8, 8)).sum(axis=0) % 2 * 200).astype(np.uint8)[..., None]
+    assert resized(board, 2, 2).flatten().tolist() == pytest.approx([100] * 4, abs=2)

@@ -11,9 +11,9 @@ from pipeline.recipe import load_recipe
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FAMILIES = ("vae", "gan", "flow_coupling", "flow_autoregressive", "flow_matching", "diffusion")
-MORE = {"images_gpu": ("vae_kl",)}
+MORE = {"images_gpu": ("vae_kl",), "stacked_digits": ("gan_unpenalised",)}
 """Recipe -> further networks of these families that it trains."""
-SEEDS = {"quickstart_images": 1, "images": 3, "images_report": 5, "images_fashion": 1, "images_gpu": 1}
+SEEDS = {"quickstart_images": 1, "images": 3, "images_report": 5, "images_fashion": 1, "images_gpu": 1, "stacked_digits": 3}
 
 
 @pytest.fixture(params=SEEDS)
@@ -39,6 +39,15 @@ def test_the_comparison_takes_every_family_and_every_seed(recipe):
     taken = nodes["compare"].needs["models"]
     wanted = [name for name in nodes if name.partition("@")[0] in (*FAMILIES, *MORE.get(recipe_name, ()), "classic")]
     assert sorted(taken) == sorted(wanted)
+
+
+def test_the_weight_of_gradient_penalties_is_named_for_every_size_of_images(recipe):
+    name, _ = recipe
+    stages = load_recipe(CONFIGS / f"{name}.yaml").stages
+    gans = [entry for entry in stages.values() if entry.stage == "stages.image.gan"]
+    assert gans
+    for entry in gans:
+        assert "gamma" in {*entry.values, *entry.matrix} or entry.values["penalty"] == "none"
 
 
 def test_the_report_gives_every_family_the_same_number_of_trials_at_a_quarter_of_the_budget():
