@@ -24,9 +24,9 @@ from pipeline.errors import DataError
 from stages.common.images.grid import Grid
 from stages.common.images.latent_plane import ABOUT, LATENTS
 from stages.common.images.pictures import to_rgb
-from stages.common.wording import plus_minus
 from stages.image.compare.models import RAW, SHARES, Contestant, Run
 from stages.image.compare.study import COLUMNS, Study
+from stages.image.compare.tables import cell
 
 PAGE = "explorer.html"
 ACROSS = 8
@@ -72,17 +72,16 @@ def policy() -> str:
 def _model(study: Study, one: Contestant, num_images: int) -> dict[str, Any]:
     run = next(iter(one.runs.values()))
     names = [*SHARES, RAW] if one.is_model else [one.sample_set]
-    words = {name: f"after {name} of the budget" for name in SHARES} | {
+    shares = {name: f"after {name} of the budget" for name in SHARES} | {
         "1": "after all of the budget",
         RAW: "last weights, not averaged",
     }
     sheets = [
-        _sheet(words.get(name, name), run.samples[name][:num_images], study.grid, shown=name == one.sample_set)
+        _sheet(shares.get(name, name), run.samples[name][:num_images], study.grid, shown=name == one.sample_set)
         for name in names
         if name in run.samples
     ]
-    found = [(COLUMNS[key].title, study.estimate(one.label, key)) for key in SHOWN]
-    facts = [[title, plus_minus(estimate)] for title, estimate in found if estimate is not None]
+    facts = [[COLUMNS[key].title, words] for key in SHOWN if (words := cell(study, one, key)) is not None]
     model = {"label": one.label, "facts": facts, "sheets": sheets}
     latents = _latents(run, study.grid) if one.is_model else None
     return model if latents is None else model | {"latents": latents}

@@ -39,7 +39,7 @@ def rows_of(study: Study, keys: Sequence[str]) -> list[Row]:
     Where all of it can be said of real train images, as many as there are samples, they have the last row.
     """
     stars = {key: best(study, key) for key in keys}
-    rows: list[Row] = [[name_of(study, one), *(_cell(study, one, key, stars[key]) for key in keys)] for one in study.contestants]
+    rows: list[Row] = [[name_of(study, one), *(cell(study, one, key, stars[key]) for key in keys)] for one in study.contestants]
     if study.real and set(keys) <= {*QUALITY, *VARIETY}:
         rows.append([REAL, *(short(study.real[key]) if key in study.real else None for key in keys)])
     return rows
@@ -64,7 +64,7 @@ def collapse_rows(study: Study) -> list[Row]:
     """Return a row for each model: what a collapse would show in, and the signs of one."""
     rows: list[Row] = []
     for one in study.contestants:
-        cells = [_cell(study, one, key, None) for key in VARIETY]
+        cells = [cell(study, one, key, None) for key in VARIETY]
         rows.append([name_of(study, one), *cells, "; ".join(signs_of(study, one)) or "none"])
     if study.real:
         rows.append([REAL, *(short(study.real[key]) if key in study.real else None for key in VARIETY), "none"])
@@ -114,7 +114,8 @@ def table_csv(study: Study) -> str:
     return stream.getvalue()
 
 
-def _cell(study: Study, one: Contestant, key: str, star: str | None) -> str | None:
+def cell(study: Study, one: Contestant, key: str, star: str | None = None) -> str | None:
+    """Return a number of a model in words, starred if `star` is its label; None where it has no such number."""
     found = study.estimate(one.label, key)
     if found is None:
         return None
