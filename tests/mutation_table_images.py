@@ -421,7 +421,7 @@ JUDGES = [
     Mutation("image: a likelihood that is not finite", "stages/image/compare/models.py",
              "if not np.isfinite(values).all():", "if False:",
              "tests/image/test_compare_models.py::test_a_likelihood_that_is_not_finite_has_no_mean_and_is_refused_by_name"),
-    Mutation("image: a judge at chance", "stages/image/compare/scores.py",
+    Mutation("image: a judge at chance", "stages/image/compare/judges.py",
              """and not row["interval"][0] > guessing:""", "and False:",
              "tests/image/test_compare.py::test_a_self_supervised_judge_that_learnt_nothing_is_refused"),
     Mutation("image: the price of a flow is that of the better one", "stages/image/compare/course_flows.py",

@@ -32,13 +32,12 @@ class ReportNode:
     """One node of a recipe's graph, as the engine sees it when the report is written.
 
     Attributes:
-        name: the node's name in the recipe, such as `pretrain` or `pretrain[seed=0]`.
+        name: the node's name in the recipe, such as `pretrain` or `pretrain@seed=0`.
         needs: names of the nodes it reads.
         status: `cached`, `adopted`, `ran` (or `done`), `failed`, `missing`, or another short word.
         artifact: what the node produced; None when there is nothing.
         causes: why it ran, or why it failed, one sentence each.
-        machine: the content of the artifact's `machine.json`.
-        notes: what else the reader must know, such as an adoption.
+        machine: the content of the artifact's `machine.json`; notes: what else the reader must know, such as an adoption.
     """
 
     name: str

@@ -16,8 +16,8 @@ from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import load_split
 from stages.common.images.stage import run_family
 from stages.image.compare.config import Config
+from stages.image.compare.judges import check_judge
 from stages.image.compare.paths import PATH_KEYS
-from stages.image.compare.scores import check_judge
 from stages.image.compare.study import COSTS
 from tests.harness import commit, make_context, run_stage
 from tests.image.comparisons import TFLOP, make_extractors, model_artifact

@@ -5,7 +5,6 @@ Legend: N images, C channels, H height, W width, F features.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,16 +12,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.artifact import Artifact
 from pipeline.contract import Context, read_events
-from pipeline.errors import DataError
 from stages.common.images.evaluation import Evaluator, check_comparable, rank_agreement
-from stages.common.images.features import EXTRACTORS, Extractor, load_extractors
+from stages.common.images.features import Extractor, load_extractors
 from stages.common.images.grid import Split, load_grid, load_split
 from stages.common.images.spread import RANGES
 from stages.common.metrics.frechet_distance import frechet
 from stages.common.verdicts import LEAST_SEEDS, Sampled
 from stages.image.compare.config import Config
+from stages.image.compare.judges import check_judge, main_extractor
 from stages.image.compare.models import RAW, SHARES, Contestant, Run
 from stages.image.compare.modes import ModeJudge, anchors_of, mode_numbers
 from stages.image.compare.paths import path_numbers
@@ -106,41 +104,6 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant],
         real=_of_real(evaluator, main.name),
         modes=anchors_of(judge, images, config.split, evaluator) if judge else None,
     )
-
-
-def main_extractor(extractors: Sequence[Extractor]) -> Extractor:
-    """Return the extractor whose numbers stand in the table: the first that knows the classes, else the first trained one.
-
-    Raises:
-        DataError: none was trained.
-    """
-    for kind in ("supervised", "rotation"):
-        for extractor in extractors:
-            if extractor.kind == kind:
-                return extractor
-    names = ", ".join(extractor.name for extractor in extractors)
-    raise DataError(
-        f"needs.extractors holds no trained extractor ({names}); distances need one: make them with the classifier stage"
-    )
-
-
-def check_judge(name: str, extractors: Artifact) -> None:
-    """Refuse a self-supervised extractor that learnt nothing; a supervised one is refused where it is made.
-
-    Raises:
-        DataError: the interval of its test accuracy reaches down to what guessing gives.
-    """
-    (facts,) = [one for one in json.loads((extractors / EXTRACTORS).read_bytes()) if one["name"] == name]
-    if facts["kind"] != "rotation":
-        return
-    guessing, wanted = 1 / facts["num_outputs"], (f"{name.replace('-', '_')}_accuracy", "test")
-    for row in extractors.record.metrics:
-        if (row["name"], row.get("split")) == wanted and not row["interval"][0] > guessing:
-            raise DataError(
-                f"extractor {name} tells how far an image is turned in {row['value']:.1%} of {row['n']} test images, which is no "
-                f"better than guessing ({guessing:.1%}), and would judge all models, as the images have no classes: train it "
-                "longer (num_steps of the classifier stage), or give images that differ from themselves turned"
-            )
 
 
 def gradient_spread(run: Run) -> float | None:
