@@ -11,6 +11,7 @@ the grid through the same `quantise` before anything is measured.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -81,6 +82,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def sha256_of(split: Split) -> str:
+    """Return the sha256 of the pixels and then the labels (int64, little end first)."""
+    return hashlib.sha256(split.images.numpy().tobytes() + split.labels.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 def save_images(directory: Path, grid: Grid, splits: dict[str, Split]) -> None:

@@ -84,7 +84,6 @@ def anchors_of(judge: ModeJudge, images: Artifact, split: str, evaluator: Evalua
     found = count_modes(real, judge.stacked.num_modes)
     return ModeAnchors(
         num_modes=judge.stacked.num_modes,
-        num_classes=len(judge.stacked.classes),
         real_modes=int(found["modes"]),
         real_divergence=found["mode_divergence"],
         expected=expected_modes(n, judge.stacked.num_modes),

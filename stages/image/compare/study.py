@@ -123,7 +123,7 @@ class ModeAnchors:
     """What makes a count of modes readable.
 
     Attributes:
-        num_modes: equally likely ones; num_classes: in each channel.
+        num_modes: equally likely ones.
         real_modes, real_divergence: of as many real train stacks as there are samples, read by the same judge.
         expected: modes among as many perfect samples, on average.
         accuracy: share of stacks whose mode the judge reads right.
@@ -131,7 +131,6 @@ class ModeAnchors:
     """
 
     num_modes: int
-    num_classes: int
     real_modes: int
     real_divergence: float
     expected: float

@@ -41,7 +41,7 @@ def rows_of(study: Study, keys: Sequence[str]) -> list[Row]:
     stars = {key: best(study, key) for key in keys}
     rows: list[Row] = [[name_of(study, one), *(cell(study, one, key, stars[key]) for key in keys)] for one in study.contestants]
     if study.real and set(keys) <= {*QUALITY, *VARIETY}:
-        rows.append([REAL, *(short(study.real[key]) if key in study.real else None for key in keys)])
+        rows.append(_of_real(study, keys))
     return rows
 
 
@@ -64,10 +64,10 @@ def collapse_rows(study: Study) -> list[Row]:
     """Return a row for each model: what a collapse would show in, and the signs of one."""
     rows: list[Row] = []
     for one in study.contestants:
-        cells = [cell(study, one, key, None) for key in VARIETY]
+        cells = [cell(study, one, key) for key in VARIETY]
         rows.append([name_of(study, one), *cells, "; ".join(signs_of(study, one)) or "none"])
     if study.real:
-        rows.append([REAL, *(short(study.real[key]) if key in study.real else None for key in VARIETY), "none"])
+        rows.append([*_of_real(study, VARIETY), "none"])
     return rows
 
 
@@ -112,6 +112,10 @@ def table_csv(study: Study) -> str:
             ends = ["" if np.isnan(end) else end for end in (found.low, found.high)]
             writer.writerow([one.label, key, COLUMNS[key].unit, found.mean, *ends, found.num_seeds, found.method, values])
     return stream.getvalue()
+
+
+def _of_real(study: Study, keys: Sequence[str]) -> Row:
+    return [REAL, *(short(study.real[key]) if key in study.real else None for key in keys)]
 
 
 def cell(study: Study, one: Contestant, key: str, star: str | None = None) -> str | None:

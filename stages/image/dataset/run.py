@@ -6,7 +6,7 @@ source -> gates -> different images -> splits by hash -> checks -> images.safete
 from __future__ import annotations
 
 from pipeline.contract import Context
-from stages.common.images.grid import SPLITS, Grid, Split, save_images
+from stages.common.images.grid import SPLITS, Grid, Split, save_images, sha256_of
 from stages.common.images.parts import doing
 from stages.image.dataset import report
 from stages.image.dataset.checks import check
@@ -15,7 +15,7 @@ from stages.image.dataset.gates import Gates
 from stages.image.dataset.neighbours import nearness
 from stages.image.dataset.origin import Plan, make_plan
 from stages.image.dataset.sources import in_order
-from stages.image.dataset.splits import Distinct, make_splits, sha256_of
+from stages.image.dataset.splits import Distinct, make_splits
 
 PHASES = 3
 

@@ -107,8 +107,3 @@ def make_splits(
         )
         for name, found in members.items()
     }
-
-
-def sha256_of(split: Split) -> str:
-    """Return the sha256 of the pixels and then the labels (int64, little end first)."""
-    return hashlib.sha256(split.images.numpy().tobytes() + split.labels.numpy().astype("<i8").tobytes()).hexdigest()

@@ -9,7 +9,6 @@ so all G³ modes are equally likely whatever the shares of the classes are; a te
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from pipeline.artifact import Artifact
 from pipeline.contract import Context, write_json
 from pipeline.errors import DataError
-from stages.common.images.grid import SPLITS, Grid, Split, load_grid, load_split, save_images
+from stages.common.images.grid import SPLITS, Grid, Split, load_grid, load_split, save_images, sha256_of
 from stages.common.images.labels import labelled
 from stages.common.images.noise import seeded_generator
 from stages.common.images.parts import doing
@@ -53,7 +52,7 @@ def run(config: Config, context: Context) -> None:
         channels=CHANNELS,
         classes=(),
         sizes={name: len(stacks[name]) for name in SPLITS},
-        sha256={name: _sha256_of(stacks[name]) for name in SPLITS},
+        sha256={name: sha256_of(stacks[name]) for name in SPLITS},
     )
     save_images(context.directory, made, stacks)
     save_file(classes, context.directory / CLASSES)
@@ -82,10 +81,6 @@ def _stacked(source: Artifact, grid: Grid, name: str, num_stacks: int, generator
         here = classes == label
         chosen[here] = found[torch.randint(len(found), (int(here.sum()),), generator=generator)]
     return Split(split.images[chosen].squeeze(2), torch.full((num_stacks,), -1)), classes
-
-
-def _sha256_of(split: Split) -> str:
-    return hashlib.sha256(split.images.numpy().tobytes() + split.labels.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 def _report(context: Context, grid: Grid, about: Stacked, train: Tensor, classes: dict[str, Tensor]) -> None:
