@@ -5,6 +5,7 @@ It prints what to set in another terminal. Accounts: `me`, which may also write 
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import threading
@@ -17,6 +18,7 @@ TOKEN = "hf_rehearsal"
 
 def main(arguments: list[str]) -> int:
     """Serve until interrupted; without a folder everything is gone then."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts in a shell's background is born deaf to Ctrl-C
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(arguments[0]) if arguments else Path(scratch)
         hub = HubServer(root)

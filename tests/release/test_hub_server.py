@@ -222,4 +222,7 @@ def test_a_hub_to_rehearse_on_says_how_to_reach_it_and_ends_with_ctrl_c(tmp_path
         with urllib.request.urlopen(request, timeout=20) as answer:
             assert json.load(answer)["name"] == "me"
         hub.send_signal(signal.SIGINT)
-        assert hub.wait(timeout=20) == 0
+        try:
+            assert hub.wait(timeout=20) == 0
+        finally:
+            hub.kill()
