@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 from dataclasses import replace
@@ -144,6 +145,17 @@ def test_no_gradient_outlives_its_step(tmp_path, images):
     training = make_training(tmp_path, images)
     training.run(2, {})
     assert [parameter.grad for parameter in training.parameters.values()] == [None] * len(training.parameters)
+
+
+def test_every_step_moves_the_weights_of_every_player(tmp_path, images):
+    """Nothing is accumulated over steps, so no list of models can lack one of them."""
+    training = make_training(tmp_path, images)
+    seen = [{name: p.detach().clone() for name, p in training.parameters.items()}]
+    training.run(
+        4, dict.fromkeys(range(1, 4), lambda: seen.append({n: p.detach().clone() for n, p in training.parameters.items()}))
+    )
+    assert len(seen) == 4
+    assert not any(torch.equal(before[name], after[name]) for before, after in itertools.pairwise(seen) for name in before)
 
 
 def test_every_epoch_shows_every_image_once_and_in_another_order(tmp_path, images):
@@ -342,7 +354,9 @@ def test_the_artifact_holds_samples_of_each_share_likelihood_and_cost(tmp_path, 
     assert not torch.equal(samples["1/8"], samples["1"])
     bits = load_file(artifact.path / "likelihood.safetensors")
     assert {split: len(value) for split, value in bits.items()} == {"train": 10, "validation": 10, "test": 10}
-    assert (artifact.path / "figures/film_strip.png").exists()
+    pictures = list((artifact.path / "figures").iterdir())
+    assert [path.name for path in pictures] == ["film_strip.png"]
+    assert pictures[0].read_bytes().startswith(b"\x89PNG"), "never JPEG"
     assert load_grid(artifact) == load_grid(images)
     assert '```python\nimages = load("model")\n```' in (artifact.path / "card.md").read_text()
     names = {metric["name"] for metric in json.loads((artifact.path / "metrics.json").read_text())}

@@ -310,6 +310,18 @@ def test_a_sample_is_a_draw_and_not_the_mean():
     assert drawn.float().std() > 2 * vae.mean(latents).std(), "means are nearer to grey than images are"
 
 
+def test_no_set_of_samples_reads_the_encoder():
+    """What is measured are draws from the prior: reconstructions of real images would flatter a model."""
+    vae = vae_of(grid_of(levels=4))
+    whole = {name: sampler(20, seeded_generator(3)) for name, sampler in vae.sample_sets().items()} | {
+        "": vae.sample(20, seeded_generator(3))
+    }
+    for parameter in vae.network.encoder.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    for name, images in whole.items():
+        assert torch.equal(images, (vae.sample_sets().get(name) or vae.sample)(20, seeded_generator(3)))
+
+
 def test_draws_average_to_the_mean_of_the_same_latent():
     vae = vae_of(grid_of(levels=8))
     latent = vae.prior(1, seeded_generator(1)).expand(20_000, -1, -1, -1)
