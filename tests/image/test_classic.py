@@ -177,7 +177,10 @@ def test_constant_pixels_and_constant_images_have_a_finite_cost(model):
 def test_the_ridge_with_the_fewest_bits_on_validation_is_kept():
     grid = grid_of()
     images = correlated_images(grid, num=40)
-    fitted = fit(config_of(model="gmm", num_components=8, ridges=(0.0, 0.1, 50.0)), grid, images[:20], images[20:])
+    told = []
+    config = config_of(model="gmm", num_components=8, ridges=(0.0, 0.1, 50.0))
+    fitted = fit(config, grid, images[:20], images[20:], tell=told.append)
+    assert told == [0, 1, 2, 3]
     bits = [trial.bits for trial in fitted.trials]
     assert fitted.best is fitted.trials[bits.index(min(bits))]
     assert fitted.best.ridge == 0.1  # too little learns 20 images by heart, too much forgets them

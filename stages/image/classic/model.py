@@ -6,6 +6,7 @@ Legend: B images, C channels, H height, W width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +90,12 @@ def family_name(config: Config) -> str:
     return f"{config.model}-{config.num_components}" if config.model in ("ppca", "gmm") else config.model
 
 
-def fit(config: Config, grid: Grid, train: Tensor, validation: Tensor) -> ClassicModel:
+def fit(
+    config: Config, grid: Grid, train: Tensor, validation: Tensor, *, tell: Callable[[int], None] = lambda _: None
+) -> ClassicModel:
     """Fit `config.model` to `train` with each ridge, uint8 (N, C, H, W), and keep what gives `validation` the fewest bits.
+
+    `tell` is called with the number of ridges that were tried.
 
     Raises:
         DataError: fewer than two levels, a split without images, or a model that the images do not allow.
@@ -102,14 +107,17 @@ def fit(config: Config, grid: Grid, train: Tensor, validation: Tensor) -> Classi
     train = train[: config.max_train_images]
     if config.model == "independent":
         return ClassicModel(grid, fit_independent(train, grid.levels, config.smoothing), len(train), config.num_draws, ())
-    fitted = [_fit_one(config, grid, train, ridge) for ridge in config.ridges]
-    trials = []
-    for ridge, (density, iterations) in zip(config.ridges, fitted, strict=True):
+    densities, trials = [], []
+    for ridge in config.ridges:
+        tell(len(trials))
+        density, iterations = _fit_one(config, grid, train, ridge)
         noise = seeded_generator(config.seed, _TRIALS)  # the same noise for every trial
         bits = float(dequantised_bits(density, validation, grid, config.num_draws, noise).mean())
+        densities.append(density)
         trials.append(Trial(ridge, bits, iterations))
+    tell(len(trials))
     best = min(range(len(trials)), key=lambda index: trials[index].bits)
-    return ClassicModel(grid, fitted[best][0], len(train), config.num_draws, tuple(trials))
+    return ClassicModel(grid, densities[best], len(train), config.num_draws, tuple(trials))
 
 
 def _fit_one(config: Config, grid: Grid, train: Tensor, ridge: float) -> tuple[GaussianMixture | ProbabilisticPCA, int]:

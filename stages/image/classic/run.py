@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import asdict
+from functools import partial
 
 from safetensors.torch import save_file
 
@@ -30,12 +31,15 @@ def run(config: Config, context: Context) -> None:
     images = context.input("images")
     splits = {name: load_split(images, name).images for name in SPLITS}
     begin, cpu_begin = time.perf_counter(), time.process_time()
-    model = fit(config, load_grid(images), splits["train"], splits["validation"])
+    tell = partial(context.progress, total=len(config.ridges), unit="ridge")
+    model = fit(config, load_grid(images), splits["train"], splits["validation"], tell=tell)
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+    context.phase("measuring bits per dimension")
     likelihood = {
         name: model.likelihood(splits[name][: config.num_likelihood_images], seeded_generator(config.seed, _LIKELIHOOD, number))
         for number, name in enumerate(SPLITS)
     }
+    context.phase("drawing samples")
     samples = {"1": model.sample(config.num_samples, seeded_generator(config.seed, _SAMPLES))}
     cost = Cost(
         num_steps=0,
