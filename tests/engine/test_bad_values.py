@@ -88,6 +88,7 @@ def test_settings_of_the_run_change_no_fingerprint(project: Project) -> None:
     assert "nothing to run" in project.groundup("plan", "recipe.yaml", *launch, CUDA_VISIBLE_DEVICES="")
 
 
+@pytest.mark.slow
 def test_a_stage_that_the_system_killed_says_what_may_have_happened(project: Project) -> None:
     killed = "import os\nimport signal\n\n\ndef run(config, context):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     project.stage("large", killed)

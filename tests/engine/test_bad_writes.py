@@ -118,6 +118,7 @@ def test_a_kill_at_any_write_of_a_commit_leaves_what_the_next_worker_completes(t
     assert number > 8, "there are more writes than that"
 
 
+@pytest.mark.slow
 def test_a_finished_directory_is_committed_and_not_computed_again(finished_one: Project) -> None:
     (path,) = Store(finished_one.root).all()
     path.rename(path.with_name(f".{Record.load(path).fingerprint}.partial"))  # as if killed just before the rename
@@ -238,6 +239,7 @@ def test_a_file_with_a_time_in_the_future_is_hashed_each_time(tmp_path: Path) ->
     assert found[0] != found[1]
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_crash_left_behind_is_free(finished_one: Project) -> None:
     (lock,) = finished_one.root.glob("artifacts/*/.*.lock")
     lock.write_text(json.dumps({"driver": [1, 1], "worker": [2**22, 1]}))

@@ -45,6 +45,7 @@ def test_status_tells_what_is_done_and_what_waits(finished: Project) -> None:
     assert "done" in finished.groundup("status")
 
 
+@pytest.mark.slow
 def test_status_keeps_long_names_apart_from_their_states(finished_one: Project) -> None:
     project, name = finished_one, "a-name-that-is-longer-than-most-others"
     project.recipe(f"name: long\nstages:\n  {name}: {{stage: toy.write, text: a, seed: 1}}\n", "long.yaml")
@@ -72,6 +73,7 @@ def test_logs_show_what_a_stage_printed(project: Project) -> None:
     assert "did you mean 'a'" in project.groundup("logs", "recipe.yaml", "aa", code=2)
 
 
+@pytest.mark.slow
 def test_show_prints_record_metrics_and_inputs(finished: Project) -> None:
     told = finished.groundup("show", "runs/r/b")
     assert "length" in told
@@ -81,6 +83,7 @@ def test_show_prints_record_metrics_and_inputs(finished: Project) -> None:
     assert "names no artifact" in finished.groundup("show", "abc", code=2)
 
 
+@pytest.mark.slow
 def test_a_folder_is_looked_for_here_and_in_the_store_and_never_guessed(finished: Project, tmp_path: Path) -> None:
     away = tmp_path / "away"
     away.mkdir()
@@ -205,6 +208,7 @@ def test_a_stage_outside_the_checkout_needs_no_registration(project: Project) ->
     assert project.ran() == ["a"]
 
 
+@pytest.mark.slow
 def test_text_from_data_cannot_become_markup_in_the_report(project: Project) -> None:
     project.recipe("name: r\nstages:\n  a: {stage: toy.write, text: '<script>alert(1)</script>'}\n")
     project.groundup("run", "recipe.yaml")
@@ -232,7 +236,7 @@ def test_status_takes_no_folder_of_the_same_name_for_the_recipe(finished: Projec
     assert "done" in finished.groundup("status", "r")
 
 
-@pytest.mark.parametrize("note", ['{"cut', "{}", "[]"])
+@pytest.mark.parametrize("note", ['{"cut', *(pytest.param(note, marks=pytest.mark.slow) for note in ("{}", "[]"))])
 def test_a_note_that_cannot_be_read_is_named_and_nothing_is_collected(project: Project, note: str) -> None:
     (project.root / "runs/r").mkdir(parents=True)
     (project.root / "runs/r/run.json").write_text(note)
@@ -272,6 +276,7 @@ def test_too_few_gpus_are_told_before_anything_runs(project: Project) -> None:
     assert project.ran() == []
 
 
+@pytest.mark.slow
 def test_a_command_that_goes_on_can_be_typed(project: Project) -> None:
     project.stage(
         "fail", "from pipeline.errors import StageError\n\ndef run(config, context):\n    raise StageError('no')\n", CONFIG
@@ -296,6 +301,7 @@ def test_a_plan_on_a_new_store_creates_nothing(finished: Project) -> None:
     assert not (finished.root / "new").exists()
 
 
+@pytest.mark.slow
 def test_an_unknown_recipe_names_those_beside_it_and_in_configs(finished: Project) -> None:
     (finished.root / "configs").mkdir()
     (finished.root / "configs/small.yaml").touch()

@@ -223,7 +223,8 @@ def test_a_rank_dies_with_its_worker(training: Project) -> None:
     training.groundup("run", "recipe.yaml", "stages.t.text='0'", "stages.t.size=6")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code: int, training: Project) -> None:
     process = training.start("run", "recipe.yaml", "stages.t.text='0.4'")
     wait_for_step(training, 1)
@@ -238,7 +239,8 @@ def test_a_request_to_stop_leaves_a_resumable_state(number: signal.Signals, code
     assert training.ran() == [*map(str, range(last + 1, 7)), "u"], "no step is lost or done twice"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stage_alone_that_is_stopped_goes_on_with_the_command_it_names(number: signal.Signals, training: Project) -> None:
     (training.root / "toy/train/__main__.py").write_text("from pipeline.contract import stage_main\nstage_main(__package__)\n")
     command = [sys.executable, "-m", "toy.train", "--text", "'0.4'", "--size", "6"]
@@ -302,6 +304,7 @@ def test_work_that_ends_while_it_was_asked_to_stop_is_kept(processes: int, proje
     assert "nothing to run" in project.groundup("plan", "recipe.yaml")
 
 
+@pytest.mark.slow
 def test_a_stage_that_saved_nothing_does_not_claim_to_have(project: Project) -> None:
     outcome = stopped(project, "text: leaves")
     assert (outcome["state"], outcome["exit_code"]) == ("interrupted", 143)
@@ -349,6 +352,7 @@ def test_a_failed_stage_stops_its_dependants_while_siblings_finish(project: Proj
     assert "1 skipped" in out
 
 
+@pytest.mark.slow
 def test_a_users_mistake_in_a_stage_keeps_its_exit_code(project: Project) -> None:
     project.stage(
         "fail", "from pipeline.errors import DataError\n\n\ndef run(config, context):\n    raise DataError('row 3')\n", CONFIG

@@ -203,6 +203,7 @@ def test_yaml_that_refers_to_itself_is_refused() -> None:
         load_yaml("a: &x [*x]", name="r")
 
 
+@pytest.mark.slow
 def test_yaml_that_grows_without_bound_is_refused() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]

@@ -136,6 +136,7 @@ def test_only_limits_the_plan_to_a_stage_and_what_it_lacks(finished: Project) ->
     assert [row["name"] for row in plan] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_report_says_what_was_made_from_other_inputs_than_those_shown(finished_diamond: Project) -> None:
     def earlier() -> int:
         page = (finished_diamond.root / "runs/diamond/report.md").read_text()
@@ -158,6 +159,7 @@ def test_two_recipes_share_artifacts(finished_diamond: Project) -> None:
     assert (finished_diamond.root / "runs/other/d/out.txt").read_text() == "dbaca"
 
 
+@pytest.mark.slow
 def test_keep_adopts_an_artifact_that_differs_in_code_only_and_writes_it_down(finished_diamond: Project) -> None:
     _replace("toy/write/run.py", '"length"', '"size"')(finished_diamond)
     finished_diamond.groundup("run", "recipe.yaml", "--keep", "a", "--keep", "b", "--keep", "c", "--keep", "d")
@@ -177,6 +179,7 @@ def test_keep_refuses_when_more_than_code_differs(finished_diamond: Project) -> 
     assert "size: 3 -> 9" in told
 
 
+@pytest.mark.slow
 def test_force_runs_a_cached_stage_again(finished_diamond: Project) -> None:
     finished_diamond.groundup("run", "recipe.yaml", "--force", "a")
     assert finished_diamond.ran() == ["a"]

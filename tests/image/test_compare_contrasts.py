@@ -68,6 +68,7 @@ def told_apart(deviations, shift=0.0, seed=0):
     return found / NUM_TABLES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deviations",
     [(1,) * 6, (1, 1, 1, 1, 1, 4), (1, 1, 1, 1, 1, 20), (1, 1, 1, 3, 3, 3), (1, 2, 4, 8, 16, 32), (1, 1, 1), (1, 1, 3)],

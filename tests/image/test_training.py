@@ -215,6 +215,7 @@ def test_out_of_memory_names_a_batch_that_was_tried_and_fits(count, tmp_path, im
     training.run(8, {})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("little_room")
 def test_out_of_memory_says_when_no_batch_fits(tmp_path, images):
     training = make_training(tmp_path, images)

@@ -47,6 +47,7 @@ def test_who_may_write_is_told_who_they_are_and_nothing_is_made(hub: HubServer, 
     assert hub.state.repositories == {}
 
 
+@pytest.mark.slow
 def test_without_a_network_or_with_the_network_forbidden_it_says_so(hub: HubServer, capfd) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -73,6 +74,7 @@ def test_the_command_refuses_before_it_assembles(hub: HubServer, tmp_path: Path,
     assert not (tmp_path / "published").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_store_is_published_from_anywhere(hub: HubServer, tmp_path: Path) -> None:
     model = toy.pretrained(tmp_path, toy.corpus(tmp_path))
     (tmp_path / "runs" / "toy").mkdir(parents=True)

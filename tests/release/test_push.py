@@ -162,6 +162,7 @@ def test_a_folder_is_read_under_its_lock_and_none_is_put_beside_what_nobody_asse
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.slow
 def test_the_upload_holds_the_lock_of_the_publisher_that_started_it(desk: Desk, tmp_path: Path, capfd) -> None:
     folder, environment = write_folder(tmp_path / "folder"), desk.hub.environment("hf_ada")
     with alone(folder) as lock:
