@@ -90,7 +90,7 @@ def _judge(folder: Path) -> Callable[[Path], dict[str, float]]:
         levels=load_grid(images).levels,
         extractors=extractors,
         num_samples=NUM_SAMPLES,
-        num_halves=0,
+        num_parts=0,
     )
 
     def judge(path: Path) -> dict[str, float]:

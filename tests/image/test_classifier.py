@@ -217,8 +217,15 @@ def test_turns_are_quarter_turns_and_keep_the_shape():
 @pytest.mark.slow
 def test_where_there_are_too_few_images_the_section_says_that_the_panel_is_missing(tmp_path):
     images = toy_artifact(tmp_path / "images", num=60)
-    made = run_stage(STAGE, tmp_path / "out", TINY | {"num_steps": 20, "batch_size": 24, "num_features": 32}, {"images": images})
+    made = run_stage(STAGE, tmp_path / "out", TINY | {"num_steps": 60, "batch_size": 24, "num_features": 28}, {"images": images})
     assert any("The faults are not measured here: " in block.get("text", "") for block in section_of(made)["blocks"])
+
+
+@pytest.mark.parametrize(("num_features", "largest"), [(60, 60), (6, 16)])
+def test_too_few_test_images_for_distances_are_refused_before_anything_is_trained(num_features, largest, tmp_path):
+    images = toy_artifact(tmp_path / "images", num=120 if largest == 60 else 32)
+    with pytest.raises(DataError, match=f"measured in up to {largest} features .* raise its test_fraction"):
+        run_stage(STAGE, tmp_path / "out", TINY | {"num_features": num_features}, {"images": images})
 
 
 def test_images_that_nothing_can_be_learnt_from_are_refused_by_name(toy, tmp_path):

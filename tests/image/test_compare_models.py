@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import DataError
+from stages.common.images.grid import load_grid
 from stages.image.compare.models import load_contestants, matched, usual_budget
 from tests.image.comparisons import TFLOP, contestant, model_artifact
 from tests.image.digits import toy_artifact
@@ -92,6 +93,11 @@ def test_one_model_is_no_comparison_however_many_seeds(images, make):
 def test_different_numbers_of_samples_are_refused_with_each_number(images, make):
     with pytest.raises(DataError, match=r"num_samples differs \(vae, seed 1337: 20; gan, seed 1337: 30\)"):
         labels_of(images, [make("a", family="vae"), make("b", family="gan", num=30)])
+
+
+def test_where_train_is_smaller_than_the_sets_of_samples_their_first_images_are_judged(images, make):
+    found = load_contestants(images, images, [make("a", family="vae", num=100), make("b", family="gan", num=70)])
+    assert {len(samples) for one in found for samples in one.samples().values()} == {load_grid(images).sizes["train"]}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

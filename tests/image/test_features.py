@@ -239,7 +239,7 @@ def test_too_few_images_are_refused_before_anything_is_measured(digits, extracto
     few = Split(digits["test"].images[:60], digits["test"].labels[:60])
     with pytest.raises(DataError, match="references: 60 images for 64 features"):
         make(test=few)
-    with pytest.raises(DataError, match="first 1200 samples of every model"):
+    with pytest.raises(DataError, match="draw at most 1200 samples"):
         make(num_samples=1201)
     with pytest.raises(DataError, match="parts of 63 out of 70 samples are too few for the 64 features of supervised-0"):
         make(num_samples=70)

@@ -97,8 +97,8 @@ class Evaluator:
     ) -> None:
         if num_samples > len(train):
             raise DataError(
-                f"{num_samples} samples are to be held against as many real images, but train has {len(train)}; take the "
-                f"first {len(train)} samples of every model, or more images"
+                f"{num_samples} samples are to be held against as many real images, but train has {len(train)}; draw "
+                f"at most {len(train)} samples, or give more images"
             )
         self._train, self._test, self._levels = train, test, levels
         self._num_samples = num_samples

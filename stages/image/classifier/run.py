@@ -10,7 +10,7 @@ from pipeline.contract import Context, write_json
 from pipeline.errors import DataError
 from stages.common import devices
 from stages.common.images.extractor import ExtractorNetwork
-from stages.common.images.features import EXTRACTORS, ExtractorFacts, sha256_of
+from stages.common.images.features import EXTRACTORS, PIXEL_COMPONENTS, ExtractorFacts, sha256_of
 from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
 from stages.common.images.parts import doing
 from stages.common.images.turns import turns_of
@@ -34,7 +34,7 @@ def run(config: Config, context: Context) -> None:
     images = context.input("images")
     grid = load_grid(images)
     splits = {name: load_split(images, name) for name in SPLITS}
-    _check(grid, splits)
+    _check(grid, splits, config.num_features)
     tasks = tasks_of(config, grid, with_classes=_has_classes(splits))
     total_steps = sum(task.num_steps for task in tasks)
     trainer = Trainer(
@@ -51,7 +51,7 @@ def run(config: Config, context: Context) -> None:
     devices.wait_for_everyone(context, accelerator)
 
 
-def _check(grid: Grid, splits: dict[str, Split]) -> None:
+def _check(grid: Grid, splits: dict[str, Split], num_features: int) -> None:
     if grid.levels < 2:
         raise DataError(
             f"the images have {grid.levels} level; a network needs at least 2 to see anything: check the card's levels"
@@ -59,6 +59,14 @@ def _check(grid: Grid, splits: dict[str, Split]) -> None:
     for name, split in splits.items():
         if len(split) < 2:
             raise DataError(f"the {name} split has {len(split)} images; at least 2 are needed: take more images")
+    # A covariance of as many features needs more images: said here, before any model is trained to be measured in vain.
+    num_test, largest = len(splits["test"]), max(num_features, min(PIXEL_COMPONENTS, grid.num_dims))
+    if num_test <= largest:
+        raise DataError(
+            f"the test split has {num_test} images, and distances are measured in up to {largest} features (num_features, or "
+            f"{PIXEL_COMPONENTS} components of the pixels), which takes more images than features: give the dataset more images, "
+            "raise its test_fraction, or set num_features lower"
+        )
 
 
 def _has_classes(splits: dict[str, Split]) -> bool:

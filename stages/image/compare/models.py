@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Run:
     Attributes:
         artifact: where it lies.
         facts: its `family.json`.
-        samples: sample set -> uint8 (N, C, H, W).
+        samples: sample set -> uint8 (N, C, H, W), at most as many as train has images.
         bits: split -> bits per dimension of its first images, float64; empty where the family has no likelihood.
         by_calls: calls of the network for a sample, fewer than usual -> uint8 (N, C, H, W); empty where the number is fixed.
         paths: ways through its latents in T steps, uint8 (P, T+1, C, H, W); None where it kept none.
@@ -178,6 +179,12 @@ def _check_images(grid: Grid, others: Sequence[Artifact]) -> None:
 
 
 def _read(artifact: Artifact) -> Run:
+    # As many samples are held against train images, so where train is smaller, the first ones of every model are judged.
+    most = load_grid(artifact).sizes["train"]
+
+    def judged(file: Path) -> dict[str, Tensor]:
+        return {name: images[:most] for name, images in load_file(file).items()}
+
     likelihood = artifact.path / "likelihood.safetensors"
     shorter = artifact.path / BY_CALLS
     bits = load_arrays(likelihood) if likelihood.exists() else {}
@@ -191,9 +198,9 @@ def _read(artifact: Artifact) -> Run:
     return Run(
         artifact=artifact,
         facts=json.loads((artifact.path / "family.json").read_text(encoding="utf-8")),
-        samples=load_file(artifact.path / "samples.safetensors"),
+        samples=judged(artifact.path / "samples.safetensors"),
         bits=bits,
-        by_calls={int(calls): images for calls, images in load_file(shorter).items()} if shorter.exists() else {},
+        by_calls={int(calls): images for calls, images in judged(shorter).items()} if shorter.exists() else {},
         paths=_paths(artifact),
     )
 
