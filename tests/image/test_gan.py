@@ -23,6 +23,7 @@ from stages.image.gan.model import (
     squared_gradients,
 )
 from stages.image.gan.networks import Discriminator, Generator
+from stages.image.gan.report import formula
 
 GRID = Grid(name="toy", license="cc0-1.0", levels=5, channels=1, height=8, width=8, classes=(), sizes={}, sha256={})
 CONFIG = Config(generator_size=16, discriminator_size=16, latent_size=6, gamma=2.0)
@@ -276,3 +277,17 @@ def test_a_gan_has_no_likelihood_and_samples_in_one_call():
     gan = make_gan()
     assert gan.likelihood(real_images(), seeded_generator(1)) is None
     assert gan.num_function_evaluations == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "terms"),
+    [
+        ({"loss": "relativistic", "penalty": "none"}, set()),
+        ({"loss": "non_saturating", "penalty": "r1"}, {"‖∇D(x)‖²"}),
+        ({"loss": "non_saturating", "penalty": "r1_r2"}, {"‖∇D(x)‖²", "‖∇D(G(z))‖²"}),
+    ],
+)
+def test_the_formula_of_the_report_has_the_penalties_that_are_trained_with(values, terms):
+    shown = formula(Config.parse(values, where="gan"))
+    assert {term for term in ("‖∇D(x)‖²", "‖∇D(G(z))‖²") if term in shown} == terms
+    assert ("σ" in shown) == (values["loss"] == "non_saturating")

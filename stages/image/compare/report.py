@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.contract import Context, write_bytes, write_json
-from stages.common.claims import Claim
+from stages.common.claims import RULE_OF_OUTCOMES, Claim
 from stages.common.verdicts import LEAST_SEEDS, Estimate, estimate
 from stages.common.wording import short
 from stages.image.compare import tables
@@ -129,9 +129,7 @@ def write_claims(context: Context, claims: Sequence[Claim]) -> None:
         "What is said of the families, tested",
         ["claim", "outcome", "figures", "statistic and rule"],
         [[claim.sentence, claim.outcome, claim.evidence, f"{claim.statistic}. Holds if: {claim.rule}."] for claim in claims],
-        caption="Outcomes follow from the rule alone. A claim of several parts holds only if all are clear: a 95 % interval lies "
-        "on one side. It does not hold if one of m parts is clearly otherwise, by an interval of 100 − 5/m %, as any of them may "
-        "be so by chance. Not corrected for the number of claims.",
+        caption=RULE_OF_OUTCOMES,
     )
 
 

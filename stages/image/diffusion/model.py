@@ -35,9 +35,9 @@ from stages.image.diffusion.config import Config
 from stages.image.diffusion.networks import SquaredErrorTable
 
 IMAGES_AT_ONCE = 250
+"""Images that are denoised together, so that memory does not grow with their number."""
 SHORTER_STEPS = (5, 10, 25)
 """Steps, fewer than usual, that samples are drawn with as well: quality against calls."""
-"""Images that are denoised together, so that memory does not grow with their number."""
 
 
 def make_scheduler(config: Config) -> DDPMScheduler:

@@ -21,6 +21,10 @@ from stages.image.diffusion.bound import first_timestep
 if TYPE_CHECKING:
     from stages.image.diffusion.model import Diffusion
 
+FORMULAS = {
+    "epsilon": "loss = E‖e^(x_t, t) - e‖²;   x^ = (x_t - √(1 - a_t)·e^) / √a_t",
+    "v_prediction": "v = √a_t·e - √(1 - a_t)·x;   loss = E‖v^(x_t, t) - v‖²;   x^ = √a_t·x_t - √(1 - a_t)·v^",
+}
 SHOWN = 8
 """Images in a row of a picture."""
 SHOWN_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -45,7 +49,7 @@ def write(context: Context, family: Diffusion, images: Tensor, generator: torch.
         title="Diffusion",
         idea="Add a little noise to an image, again and again, until nothing of it is left, and teach a network to see which "
         "noise was added. To make a new image, start from pure noise and take away what the network sees, step by step.",
-        formula="x_t = √a_t·x + √(1 - a_t)·e;   loss = E‖e^(x_t, t) - e‖²;   x^ = (x_t - √(1 - a_t)·e^) / √a_t",
+        formula=f"x_t = √a_t·x + √(1 - a_t)·e;   {FORMULAS[family.config.prediction]}",
     )
     _forward(context, family, images[:SHOWN], generator)
     _backward(context, family, generator)

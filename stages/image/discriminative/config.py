@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ class Config(ConditionalConfig):
 
     produces: ClassVar[str] = "discriminative_classifier"
 
-    class_conditional: bool = True
+    class_conditional: Literal[True] = True
     """Always true: it learns from labels."""
     batch_size: Count = 128
     """Images in one step over all processes."""

@@ -65,7 +65,7 @@ class ImageFlow(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        _check_sizes(height, width, patch_size, hidden_size, num_heads)
+        _check_sides(height, width, patch_size)
         self._patch_size = patch_size
         self.latent_shape = (channels, height, width)
         self._sizes = Sizes(
@@ -152,12 +152,10 @@ def from_normal_scores(scores: Tensor) -> Tensor:
     return torch.special.ndtr(scores)
 
 
-def _check_sizes(height: int, width: int, patch_size: int, hidden_size: int, num_heads: int) -> None:
+def _check_sides(height: int, width: int, patch_size: int) -> None:
     for name, value in (("height", height), ("width", width)):
         if value % patch_size:
             raise DataError(
                 f"{name} {value} is not a multiple of patch_size {patch_size}: patches would overlap or leave pixels out; "
                 "set a patch_size that divides it, or pad the images"
             )
-    if hidden_size % num_heads:
-        raise DataError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}; change one of them")

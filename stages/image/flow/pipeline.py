@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 
 from pipeline.errors import DataError
 from stages.common.images.grid import quantise
-from stages.common.images.pipeline_output import check_output_type, pipeline_output
+from stages.common.images.pipeline_output import Generators, check_output_type, drawn, pipeline_output
 from stages.image.flow.flows import ImageFlow
 
 
@@ -27,28 +27,33 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __call__(
         self,
         batch_size: int = 1,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        num_images: int | None = None,
         class_labels: list[int] | None = None,
     ) -> ImagePipelineOutput | tuple:
         """Draw images.
 
         Args:
             batch_size: number of images; not looked at where there are `class_labels`.
-            generator: a CPU generator for the latents, so that the same seed gives the same images on every device.
+            generator: a CPU generator for the latents, so that the same seed gives the same images on every device; or a
+                list, one for each image.
             output_type: `pil` (a list of images), `np` (float, B, H, W, C) or `pt` (float, B, C, H, W); floats are in [0, 1].
             return_dict: return an object with `images`, else a tuple.
+            num_images: another name of `batch_size`.
             class_labels: class of each image, for a class-conditional flow, which needs them.
 
         Raises:
-            DataError: another output type, or labels that the flow does not know.
+            DataError: another output type, no image, a list of generators of another length, or labels that the flow does not
+                know.
         """
         self._check_labels(class_labels)
         check_output_type(output_type)
         levels = self.flow.config.levels
         labels = None if class_labels is None else torch.tensor(class_labels, device=self._execution_device)
-        latents = torch.rand(batch_size if labels is None else len(labels), *self.flow.latent_shape, generator=generator)
+        number = len(labels) if labels is not None else batch_size if num_images is None else num_images
+        latents = drawn(torch.rand, number, self.flow.latent_shape, generator)
         values = self.flow.inverse(latents.to(self._execution_device, self.flow.dtype), labels)
         images = quantise(values.float(), levels)
         self.maybe_free_model_hooks()

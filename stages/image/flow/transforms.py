@@ -141,6 +141,10 @@ class CausalTransform(Transform):
 
     def __init__(self, sizes: Sizes, number: int) -> None:
         super().__init__(sizes, number)
+        if sizes.hidden_size % sizes.num_heads:
+            raise DataError(
+                f"hidden_size {sizes.hidden_size} is not a multiple of num_heads {sizes.num_heads}; change one of them"
+            )
         self._backwards = number % 2 == 1
         self.network = CausalTransformer(
             sizes.num_patches,

@@ -37,9 +37,9 @@ from stages.image.flow_matching.config import Config
 TIME_SCALE = 1000
 """The U-Net's embedding of time is made for 0 ... 1000; times in [0, 1] would all look alike to it."""
 IMAGES_AT_ONCE = 250
+"""Images that are integrated together, so that memory does not grow with their number."""
 SHORTER_STEPS = (1, 2, 5, 10)
 """Steps of Heun's method, fewer than usual, that samples are drawn with as well: quality against calls."""
-"""Images that are integrated together, so that memory does not grow with their number."""
 
 
 def velocity(unet: UNet2DModel, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

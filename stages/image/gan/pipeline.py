@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 
 from stages.common.images.grid import quantise
-from stages.common.images.pipeline_output import check_output_type, pipeline_output
+from stages.common.images.pipeline_output import Generators, check_output_type, drawn, pipeline_output
 from stages.image.gan.networks import Generator
 
 
@@ -26,24 +26,28 @@ class GANPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __call__(
         self,
         batch_size: int = 1,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        num_images: int | None = None,
     ) -> ImagePipelineOutput | tuple:
         """Draw images.
 
         Args:
             batch_size: number of images.
-            generator: a CPU generator for the latents, so that the same seed gives the same images on every device.
+            generator: a CPU generator for the latents, so that the same seed gives the same images on every device; or a
+                list, one for each image.
             output_type: `pil` (a list of images), `np` (float, B, H, W, C) or `pt` (float, B, C, H, W); floats are in [0, 1].
             return_dict: return an object with `images`, else a tuple.
+            num_images: another name of `batch_size`.
 
         Raises:
-            DataError: another output type.
+            DataError: another output type, no image, or a list of generators of another length.
         """
         check_output_type(output_type)
         config = self.generator.config
-        latents = torch.randn(batch_size, config.latent_size, generator=generator)
+        number = batch_size if num_images is None else num_images
+        latents = drawn(torch.randn, number, (config.latent_size,), generator)
         values = self.generator(latents.to(self._execution_device, self.generator.dtype))
         images = quantise(values.float(), config.levels)
         self.maybe_free_model_hooks()

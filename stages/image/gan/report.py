@@ -18,6 +18,7 @@ from stages.common.plots import line_chart
 from stages.image.gan.collapse import Sign, game_signs, sample_signs
 
 if TYPE_CHECKING:
+    from stages.image.gan.config import Config
     from stages.image.gan.model import GAN
 
 SHOWN, COLUMNS = 64, 16
@@ -26,10 +27,11 @@ NUM_MEASURED = 500
 SMOOTHED = 0.02
 """A curve shows means over this share of the training, so that the game can be seen through the noise of batches."""
 
-FORMULAS = {
-    "relativistic": "D: min log(1 + exp(D(G(z)) − D(x))) + γ/2·(‖∇D(x)‖² + ‖∇D(G(z))‖²);   G: min log(1 + exp(D(x) − D(G(z))))",
-    "non_saturating": "D: min −log σ(D(x)) − log(1 − σ(D(G(z)))) + γ/2·‖∇D(x)‖²;   G: min −log σ(D(G(z)))",
+LOSSES = {
+    "relativistic": ("log(1 + exp(D(G(z)) − D(x)))", "log(1 + exp(D(x) − D(G(z))))"),
+    "non_saturating": ("−log σ(D(x)) − log(1 − σ(D(G(z))))", "−log σ(D(G(z)))"),
 }
+PENALTIES = {"r1_r2": " + γ/2·(‖∇D(x)‖² + ‖∇D(G(z))‖²)", "r1": " + γ/2·‖∇D(x)‖²", "none": ""}
 
 
 def write(context: Context, family: GAN, images: Tensor, generator: torch.Generator, history: History) -> None:
@@ -39,7 +41,7 @@ def write(context: Context, family: GAN, images: Tensor, generator: torch.Genera
         idea="The generator turns random numbers into images, the discriminator tells them from real ones, and each learns from "
         "the other's last move. No likelihood is computed: the loss of each only says who is ahead, so a GAN is judged by its "
         "samples, and by signs that it draws few images again and again.",
-        formula=FORMULAS[family.config.loss],
+        formula=formula(family.config),
     )
     _game(context, history)
     fake = family.sample(NUM_MEASURED, generator)
@@ -47,6 +49,12 @@ def write(context: Context, family: GAN, images: Tensor, generator: torch.Genera
     path = sheet(fake[:SHOWN], family.grid.levels, COLUMNS, context.figures / "samples.png")
     context.section.figure(path, f"The first {len(fake[:SHOWN])} samples of the averaged generator; none was chosen.")
     write_plane(context, family, generator)
+
+
+def formula(config: Config) -> str:
+    """Return what the two networks minimise."""
+    discriminator, generator = LOSSES[config.loss]
+    return f"D: min {discriminator}{PENALTIES[config.penalty]};   G: min {generator}"
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

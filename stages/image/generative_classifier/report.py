@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.contract import Context, write_bytes, write_json
-from stages.common.claims import Claim
+from stages.common.claims import RULE_OF_OUTCOMES, Claim
 from stages.common.images.grid import Grid
 from stages.image.generative_classifier.estimates import share
 from stages.image.generative_classifier.study import Pair, Study
@@ -33,8 +33,7 @@ def write_claims(context: Context, claims: Sequence[Claim]) -> None:
         "What is said of generative classifiers, tested",
         ["claim", "outcome", "figures", "statistic and rule"],
         [[claim.sentence, claim.outcome, claim.evidence, f"{claim.statistic}. Holds if: {claim.rule}."] for claim in claims],
-        caption="Outcomes follow from the rule alone: a claim holds only if every pair is clear, and does not hold if one is "
-        "clearly otherwise. Clear means that a 95 % interval lies on one side. Not corrected for the number of claims.",
+        caption=RULE_OF_OUTCOMES,
     )
 
 
