@@ -341,7 +341,7 @@ def test_settings_of_one_family_are_compared_on_validation_without_claims(tmp_pa
         model_artifact(tmp_path / f"{rate}", images, {"1": noisy(images, share, 1)}, family="vae", learning_rate=rate)
         for rate, share in ((0.1, 0.1), (0.2, 0.8))
     ]
-    published = {"model": "DDPM", "source": "arXiv 2006.11239", "bits_per_dim": 3.75, "inception_fd": 3.17}
+    published = {"model": "DDPM", "images": "CIFAR-10", "source": "arXiv 2006.11239", "bits_per_dim": 3.75, "inception_fd": 3.17}
     artifact = compare(tmp_path / "run", images, extractors, found, split="validation", published=[published])
     section = json.loads((artifact.path / "section.json").read_text())
     assert section["title"] == "Settings of one family side by side: vae"
@@ -349,7 +349,8 @@ def test_settings_of_one_family_are_compared_on_validation_without_claims(tmp_pa
     rows = json.loads((artifact.path / "metrics.json").read_text())
     assert {row["split"] for row in rows if row["name"] != "fd_train"} == {"validation"}
     (theirs,) = [block for block in blocks_of(artifact, "table") if block["title"] == "Published figures, not measured here"]
-    assert theirs["rows"] == [["DDPM", 3.75, 3.17, "arXiv 2006.11239"]]
+    assert theirs["rows"] == [["DDPM", "CIFAR-10", 3.75, 3.17, "arXiv 2006.11239"]]
+    assert "(here: bars)" in theirs["caption"]
 
 
 def test_an_extractor_without_training_is_no_judge(tmp_path, images, models):

@@ -21,6 +21,8 @@ class Published(BaseModel):
     """What was trained, such as DDPM."""
     source: str
     """Where it is published, such as arXiv 2006.11239, table 1."""
+    images: str
+    """What it learned from and was measured on, such as CIFAR-10."""
     bits_per_dim: float | None = None
     """Bits per dimension on the test images that they used."""
     inception_fd: float | None = None

@@ -109,15 +109,16 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
     return pairs
 
 
-def write_published(context: Context, published: Sequence[Published]) -> None:
-    """Add what others published, marked as theirs."""
+def write_published(context: Context, name: str, published: Sequence[Published]) -> None:
+    """Add what others published, marked as theirs, beside figures on the images called `name`."""
     if published:
         context.section.table(
             "Published figures, not measured here",
-            ["model", "bit/dim", "FID (Inception, 50,000 samples, train)", "source"],
-            [[one.model, one.bits_per_dim, one.inception_fd, one.source] for one in published],
-            caption="Printed as their authors gave them, with far more computing. Bits per dimension may be held against ours "
-            "where the images are the same; an FID is measured by another network against other images and may not.",
+            ["model", "images", "bit/dim", "FID (Inception, 50,000 samples, train)", "source"],
+            [[one.model, one.images, one.bits_per_dim, one.inception_fd, one.source] for one in published],
+            caption="Printed as their authors gave them, with far more computing, on their own test images. Bits per dimension "
+            f"may be held beside ours only where ours are of these images, too (here: {name}), and even then the test images "
+            "are not the same ones; an FID is measured by another network against other images and may not.",
         )
 
 

@@ -35,7 +35,7 @@ def run(config: Config, context: Context) -> None:
     report.write_claims(context, claims)
     write_modes(context, study, judge)
     pairs = report.write_tables(context, study)
-    report.write_published(context, config.published)
+    report.write_published(context, study.grid.name, config.published)
     write_metrics(context, study, claims)
     report.write_files(context, study, pairs, claims)
     report.write_card(context, study, claims)
