@@ -358,6 +358,8 @@ def test_the_artifact_holds_samples_of_each_share_likelihood_and_cost(tmp_path, 
     pictures = list((artifact.path / "figures").iterdir())
     assert [path.name for path in pictures] == ["film_strip.png"]
     assert pictures[0].read_bytes().startswith(b"\x89PNG"), "never JPEG"
+    told = (artifact.path / "events.jsonl").read_text()
+    assert all(f'"measuring bits per dimension of 10 {split} images"' in told for split in ("train", "validation", "test"))
     assert load_grid(artifact) == load_grid(images)
     assert '```python\nimages = load("model")\n```' in (artifact.path / "card.md").read_text()
     names = {metric["name"] for metric in json.loads((artifact.path / "metrics.json").read_text())}

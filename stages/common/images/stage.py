@@ -188,6 +188,7 @@ def _sampler(prepared: Prepared[Family], share: str) -> Callable[[], None]:
         if context.is_main:
             path = _anytime_path(context, share)
             path.parent.mkdir(exist_ok=True)
+            context.phase(f"drawing samples at {share} of the budget")
             alive = devices.signs_of_life(context, prepared.family.averaged().values())
             with alive, prepared.training.averages.in_place():
                 images = _drawn(config, prepared.family.sample)
@@ -206,6 +207,7 @@ def _drawn(config: ImageModelConfig, sampler: Sampler) -> Tensor:
 
 
 def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Tensor, latency_ms: float) -> Measured:
+    context.phase("drawing samples")
     samples = {share: load_file(_anytime_path(context, share))["images"] for share in SHARES}
     samples["1"] = _drawn(config, family.sample)
     samples["raw"] = raw
@@ -216,7 +218,9 @@ def _measure(config: ImageModelConfig, context: Context, family: Family, raw: Te
     for number, split in enumerate(SPLITS):
         images = split_of(config, context, split).images[: config.num_likelihood_images]
         advice = f"set num_likelihood_images lower than {len(images)}, or {_SMALLER}"
-        with doing(f"measuring bits per dimension of {len(images)} {split} images", advice):
+        what = f"measuring bits per dimension of {len(images)} {split} images"
+        context.phase(what)
+        with doing(what, advice):
             found = family.likelihood(images, seeded_generator(config.seed, _LIKELIHOOD, number))
         if found is not None:
             likelihood[split] = found
@@ -243,10 +247,12 @@ def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Famil
     outcome = Outcome(samples=measured.samples, likelihood=measured.likelihood, cost=cost)
     _write(config, context, family, outcome)
     test = load_split(context.input("images"), "test").images
+    context.phase("drawing the report")
     with doing(f"reporting on {len(test)} test images", _SMALLER):
         family.report(context, test, seeded_generator(config.seed, _REPORT), history_of(context))
     if isinstance(family, ConditionalFamily) and isinstance(config, ConditionalConfig) and config.class_conditional:
         most = config.num_class_images
+        context.phase(f"scoring {most} images for each class")
         with doing(f"scoring {most} images for each class", f"set num_class_images lower than {most}, or {_SMALLER}"):
             score_classes(config, context, family, split_of(config, context, "train"))
     write_report(config, context, family, outcome, test)
