@@ -23,6 +23,7 @@ _DIFFUSION = f"{_IMAGE}test_diffusion.py::"
 _ODE = f"{_IMAGE}test_ode.py::"
 _PLANE, _PLANES = f"{_IMAGE}test_latent_plane.py::", "stages/common/images/latent_plane.py"
 _PAGE = f"{_IMAGE}test_compare_page.py::"
+_PIPELINES = f"{_IMAGE}test_pipelines.py::"
 _STACKED, _STACKING = f"{_IMAGE}test_stacked.py::", "stages/image/stacked/run.py"
 _MODES = "stages/image/compare/modes.py"
 _COUNTED, _COUNT = f"{_IMAGE}test_mode_count.py::", "stages/common/metrics/mode_count.py"
@@ -481,8 +482,34 @@ JUDGES = [
     Mutation("image: num_samples differs", "stages/image/compare/models.py",
              "    if len({size for _, found in sizes for size in found}) > 1:\n", "    if False:\n",
              f"{_MODELS}test_different_numbers_of_samples_are_refused_with_each_number"),
+    Mutation("image: more samples than train images", "stages/image/compare/models.py",
+             "images[:most] for name", "images for name",
+             f"{_MODELS}test_where_train_is_smaller_than_the_sets_of_samples_their_first_images_are_judged"),
+    Mutation("image: too few test images for the features", "stages/image/classifier/run.py",
+             "    if num_test <= largest:\n", "    if False:\n",
+             f"{_CLASSIFIER}test_too_few_test_images_for_distances_are_refused_before_anything_is_trained"),
+    Mutation("image: pixels have features, too", "stages/image/classifier/run.py",
+             "max(num_features, min(PIXEL_COMPONENTS, grid.num_dims))", "num_features",
+             f"{_CLASSIFIER}test_too_few_test_images_for_distances_are_refused_before_anything_is_trained"),
+    Mutation("image: published figures name our images", "stages/image/compare/report.py",
+             " (here: {name})", "",
+             "tests/image/test_compare.py::test_settings_of_one_family_are_compared_on_validation_without_claims"),
     Mutation("image: a seed twice", "stages/image/compare/models.py",
              "        if seed in found:\n", "        if False:\n", f"{_MODELS}test_a_training_that_is_named_twice_is_refused"),
+    Mutation("image: a generator for each image", "stages/common/images/pipeline_output.py",
+             "draw(1, *shape, generator=one) for one in generator", "draw(1, *shape, generator=generator[0]) for one in generator",
+             f"{_PIPELINES}test_with_a_generator_each_an_image_does_not_depend_on_those_beside_it"),
+    Mutation("image: no image is asked for", "stages/common/images/pipeline_output.py",
+             "    if num_images < 1:\n", "    if False:\n", f"{_PIPELINES}test_a_number_that_cannot_be_drawn_is_refused"),
+    Mutation("image: the formula has the penalty", "stages/image/gan/report.py",
+             "{PENALTIES[config.penalty]}", "{PENALTIES['r1_r2']}",
+             f"{_GAN}test_the_formula_of_the_report_has_the_penalties_that_are_trained_with"),
+    Mutation("image: what is done after the last step is told", "stages/common/images/stage.py",
+             "        context.phase(what)\n", "",
+             f"{_TRAINING}test_the_artifact_holds_samples_of_each_share_likelihood_and_cost"),
+    Mutation("image: a step moves every weight", "stages/common/images/training.py",
+             "        seat.optimizer.step()\n", "        if step % 2 == 0:\n            seat.optimizer.step()\n",
+             f"{_TRAINING}test_every_step_moves_the_weights_of_every_player"),
     Mutation("image: budgets that are not matched", "stages/image/compare/pairs.py",
              "found = [compare(one, other) if matched(one, other, study.tolerance) else None for one, other in pairs]",
              "found = [compare(one, other) for one, other in pairs]", f"{_STUDY}test_budgets_that_are_not_matched_give_no_verdict"),
