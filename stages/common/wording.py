@@ -16,6 +16,11 @@ def short(value: float) -> str:
     return readable(round(value, decimals))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 seed`, `2 seeds`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def with_interval(found: Estimate) -> str:
     """Return `0.57 [0.52, 0.62]`, or the mean alone where no interval is known; a line may break before the bracket only."""
     if found.method == "none":

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from stages.common.verdicts import Estimate
-from stages.common.wording import on_what, plus_minus, short, with_interval
+from stages.common.wording import counted, on_what, plus_minus, short, with_interval
 
 
 def estimated(mean, reach, method="seeds", num_seeds=3):
@@ -57,3 +57,7 @@ def test_what_an_interval_stands_on_is_named():
 
 def test_three_digits_are_enough():
     assert [short(value) for value in (0.0, 0.012345, 12.345, 1730.4)] == ["0", "0.0123", "12.3", "1,730"]
+
+
+def test_one_is_not_many():
+    assert [counted(number, "seed") for number in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.common.claims import Claim, Finding, conclude
-from stages.common.wording import short, with_interval
+from stages.common.wording import counted, short, with_interval
 from stages.image.compare.claims import gap_finding, of_family, published, rivals_of
 from stages.image.compare.study import Study
 
@@ -23,7 +23,7 @@ def flows_are_exact(study: Study) -> Claim:
             errors = [value for value, _ in published(one, "round_trip_error", dtype=dtype)]
             if errors:
                 side = "below" if max(errors) < bound else "above"
-                findings.append(Finding(f"{one.label}: {short(max(errors))} in {dtype} ({len(errors)} seeds)", side))
+                findings.append(Finding(f"{one.label}: {short(max(errors))} in {dtype} ({counted(len(errors), 'seed')})", side))
     return conclude(
         "A flow is exactly invertible",
         "largest |x − f⁻¹(f(x))| over test images, as the flow's own stage measured it",
@@ -58,7 +58,7 @@ def flow_densities_are_exact(study: Study) -> Claim:
     for one in of_family(study, ["flow"]):
         if errors := [value for value, _ in published(one, "log_det_error")]:
             side = "below" if max(errors) < EXACT_NATS else "above"
-            findings.append(Finding(f"{one.label}: {short(max(errors))} nat ({len(errors)} seeds)", side))
+            findings.append(Finding(f"{one.label}: {short(max(errors))} nat ({counted(len(errors), 'seed')})", side))
     return conclude(
         "A flow knows the exact density of an image",
         "largest |log-determinant − autograd's| over the seeds, float64, one test image each, as the flow's own stage measured "
