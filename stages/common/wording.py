@@ -28,6 +28,11 @@ def with_interval(found: Estimate) -> str:
     return f"{short(found.mean)} [{short(found.low)},\u00a0{short(found.high)}]"
 
 
+def share_of(num: int, found: Estimate) -> str:
+    """Return a share of `num` with its interval; none of them says no more than Clopper and Pearson's bound (1934, 95 %)."""
+    return with_interval(found) if found.high > 0 else f"none of {num:,} (below {short(1 - 0.025 ** (1 / num))})"
+
+
 def plus_minus(found: Estimate) -> str:
     """Return `0.57 ± 0.05`, to two digits of the interval and four of the mean; `~` where samples alone were varied."""
     # The longer arm: the other may have been cut where the number has its limit.

@@ -267,7 +267,9 @@ def test_a_ratio_within_the_noise_of_the_real_images_is_no_verdict():
     ],
 )
 def test_copies_among_new_images_are_copies(near, exact, outcome):
-    assert nothing_is_copied(study({VAE: copying(1.2, 1.3, 1.25, near=near, exact=exact)})).outcome == outcome
+    found = nothing_is_copied(study({VAE: copying(1.2, 1.3, 1.25, near=near, exact=exact)}))
+    assert found.outcome == outcome
+    assert ("exact ones none of " in found.evidence) == (max(exact) == 0)
 
 
 def copying(*ratio, near=(0.01, 0.01, 0.01), exact=(0.0, 0.0, 0.0)):

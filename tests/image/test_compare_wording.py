@@ -7,7 +7,7 @@ import math
 import pytest
 
 from stages.common.verdicts import Estimate
-from stages.common.wording import counted, on_what, plus_minus, short, with_interval
+from stages.common.wording import counted, on_what, plus_minus, share_of, short, with_interval
 
 
 def estimated(mean, reach, method="seeds", num_seeds=3):
@@ -61,3 +61,8 @@ def test_three_digits_are_enough():
 
 def test_one_is_not_many():
     assert [counted(number, "seed") for number in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]
+
+
+def test_none_of_few_is_no_proof_of_none():
+    assert share_of(1000, estimated(0.0, 0.0)) == "none of 1,000 (below 0.00368)"
+    assert share_of(1000, estimated(0.01, 0.01)) == with_interval(estimated(0.01, 0.01))

@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.common.claims import Claim, Finding, conclude, untestable
 from stages.common.verdicts import LEAST_SEEDS, Estimate, spearman
-from stages.common.wording import short, with_interval
+from stages.common.wording import share_of, short, with_interval
 from stages.image.compare.claims import (
     gap_finding,
     of_family,
@@ -245,10 +245,11 @@ def nothing_is_copied(study: Study) -> Claim:
         near, shares = (study.estimate(one.label, key) for key in ("nn_ratio", "memorised_share"))
         copies = study.estimate(one.label, "duplicate_share")
         if near is not None and shares is not None and copies is not None:
+            num = study.anchors.num_samples * len(one.runs)
             findings += [
                 Finding.of(f"{one.label}: {with_interval(near)}", near, 1.0),
-                _unless_above(f"near copies {with_interval(shares)}", shares, NEAR_COPIES),
-                _unless_above(f"exact ones {with_interval(copies)}", copies, 0.0),
+                _unless_above(f"near copies {share_of(num, shares)}", shares, NEAR_COPIES),
+                _unless_above(f"exact ones {share_of(num, copies)}", copies, 0.0),
             ]
     return conclude(
         "A generative model makes new images; it does not copy",
