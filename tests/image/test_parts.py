@@ -180,7 +180,7 @@ def test_a_family_says_what_ran_out_of_memory_and_which_key_to_lower(at, told, i
     ("stage", "place", "values", "told"),
     [
         ("dataset", "run.make_plan", {"card": "digits"}, "max_images"),
-        ("classifier", "run.Trainer.make", {"num_features": 8}, "batch_size or first_width"),
+        ("classifier", "run.load_split", {}, "batch_size or first_width"),
         ("classic", "run.fit", {}, "max_train_images, num_components or num_samples"),
         ("compare", "run.load_contestants", {}, "num_samples of their stages"),
         ("generative_classifier", "run.load_cells", {}, "num_class_images of their stages"),
