@@ -16,7 +16,6 @@ from stages.common.images.corruptions import corrupted, corruption_panel
 from stages.common.images.evaluation import (
     Evaluator,
     check_comparable,
-    evaluate_samples,
     independent_pixels,
     rank_agreement,
 )
@@ -172,6 +171,11 @@ def test_real_images_have_ratio_0_and_pixels_drawn_one_by_one_ratio_1(evaluator,
     assert "total_variation" not in real["spaces"]["random"]["values"]
     assert (real["num_samples"], real["num_references"]) == (200, 500)
     assert json.loads(json.dumps(real)) == real
+
+
+def evaluate_samples(samples, reference_test, train, extractors, **options):
+    evaluator = Evaluator(train=train, test=reference_test, extractors=extractors, num_samples=len(samples), **options)
+    return evaluator.evaluate(samples)
 
 
 def test_the_same_seed_gives_the_same_numbers_from_an_evaluator_made_anew(evaluator, digits, extractors):

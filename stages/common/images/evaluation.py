@@ -214,16 +214,6 @@ class Evaluator:
         return facts | measured(values, self._num_samples, self.parts)
 
 
-def evaluate_samples(
-    samples: Tensor, reference_test: Split, train: Split, extractors: Sequence[Extractor], *, levels: int, **options: Any
-) -> dict[str, Any]:
-    """Measure one set of samples; for several, make one `Evaluator`, which `options` are passed to."""
-    evaluator = Evaluator(
-        train=train, test=reference_test, levels=levels, extractors=extractors, num_samples=len(samples), **options
-    )
-    return evaluator.evaluate(samples)
-
-
 def check_comparable(results: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to compare numbers that were not measured alike.
 

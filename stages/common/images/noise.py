@@ -36,6 +36,6 @@ def seeded_generator(*seeds: int) -> torch.Generator:
 
 
 def whole_batch(num_rows: int, *seeds: int) -> BatchNoise:
-    """Return the noise of one process that holds the whole batch, on the CPU (tests, figures)."""
+    """Return the noise of one process that holds the whole batch, on the CPU (tests)."""
     generator = seeded_generator(*seeds)
     return BatchNoise(generator, first=0, num_rows=num_rows, global_rows=num_rows, device=torch.device("cpu"))

@@ -12,12 +12,13 @@ from stages.common import devices
 from stages.common.images.extractor import ExtractorNetwork
 from stages.common.images.features import EXTRACTORS, PIXEL_COMPONENTS, ExtractorFacts, sha256_of
 from stages.common.images.grid import GRID, SPLITS, Grid, Split, load_grid, load_split
+from stages.common.images.labels import labelled
 from stages.common.images.parts import doing
 from stages.common.images.turns import turns_of
 from stages.image.classifier import report
 from stages.image.classifier.config import Config
 from stages.image.classifier.metrics import Accuracy, calibration, chance, check_above_chance, class_accuracy, turn_accuracy
-from stages.image.classifier.training import Task, Trainer, labelled, tasks_of
+from stages.image.classifier.training import Task, Trainer, tasks_of
 
 
 @doing("training and measuring the extractors", "set batch_size or first_width lower")

@@ -23,6 +23,7 @@ from stages.common.guards import check_finite
 from stages.common.images.extractor import ExtractorNetwork, initialise
 from stages.common.images.features import ExtractorKind, save_extractor
 from stages.common.images.grid import Grid, Split
+from stages.common.images.labels import labelled
 from stages.common.images.noise import seeded_generator
 from stages.common.images.training import cosine_factor
 from stages.common.images.turns import turns_of
@@ -176,12 +177,6 @@ class Trainer:
         flags = torch.stack([loss.double(), loss.new_tensor(float(self.context.stop_requested)).double()])
         mean_loss, stops = self.accelerator.reduce(flags, "mean").tolist()
         return mean_loss, stops > 0
-
-
-def labelled(split: Split) -> Split:
-    """Return the images that have a label."""
-    known = split.labels >= 0
-    return Split(split.images[known], split.labels[known])
 
 
 def _batches(num_images: int, batch_size: int, seed: int) -> Callable[[int], Tensor]:
