@@ -134,11 +134,11 @@ def _check_needs(spec: StageSpec, configs: dict[str, StageConfig]) -> None:
             produced = configs[upstream].produces
             if produced not in inputs[role].kinds:
                 wanted = " or ".join(inputs[role].kinds)
-                raise RecipeError(f"{spec.where}: needs.{role} takes a {wanted}, but '{upstream}' makes a {produced}")
+                raise RecipeError(f"{spec.where}: needs.{role} takes {wanted}, but '{upstream}' makes {produced}")
     for role, wanted_input in inputs.items():
         if role not in spec.needs and not wanted_input.optional:
             wanted = " or ".join(wanted_input.kinds)
-            raise RecipeError(f"{spec.where} lacks needs.{role} ({wanted_input.help}); name a stage that makes a {wanted}")
+            raise RecipeError(f"{spec.where} lacks needs.{role} ({wanted_input.help}); name a stage that makes {wanted}")
 
 
 def _check_single(spec: StageSpec, inputs: Any, needs: dict[str, tuple[str, ...]]) -> None:

@@ -21,17 +21,13 @@ def stages(_arguments: argparse.Namespace) -> int:
     for path in sorted(root.glob("stages/*/*/run.py")):  # what stages share may have a config.py, too
         stage = ".".join(path.relative_to(root).parts[:-1])
         config = config_class(stage, "stages")
-        print(f"{stage}  makes {_article(config.produces)} {config.produces}")
+        print(f"{stage}  makes {config.produces}")
         for role, wanted in config.inputs.items():
             print(f"  needs.{role:<22} {' or '.join(wanted.kinds)}{' (optional)' if wanted.optional else ''}: {wanted.help}")
         for line in parameter_lines(config):
             print(f"  {line}")
         print()
     return 0
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[0] in "aeiou" else "a"
 
 
 def parameter_lines(config: type[StageConfig]) -> list[str]:

@@ -125,7 +125,7 @@ def _parser(package: str, kind: type[StageConfig]) -> argparse.ArgumentParser:
             metavar="ARTIFACT",
             nargs="+" if wanted.many else 1,
             required=not wanted.optional,
-            help=f"directory of a {' or '.join(wanted.kinds)}: {wanted.help}",
+            help=f"directory ({' or '.join(wanted.kinds)}): {wanted.help}",
         )
     for name in kind.model_fields:
         text = f"{sentences.get(name, '')} (default: {default_words(kind, name)})".strip().replace("%", "%%")

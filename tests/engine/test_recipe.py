@@ -143,7 +143,7 @@ def test_a_wrong_kind_of_input_names_both(toys: Project) -> None:
     toys.stage("picture", WRITE, CONFIG.replace('"text"\n', '"picture"\n', 1))
     path = toys.root / "recipe.yaml"
     path.write_text(HEAD + "  p: {stage: toy.picture, text: p}\n  a: {stage: toy.write, text: a, needs: {upstream: p}}\n")
-    with pytest.raises(RecipeError, match="takes a text, but 'p' makes a picture"):
+    with pytest.raises(RecipeError, match="takes text, but 'p' makes picture"):
         build_graph(load_recipe(path))
 
 
