@@ -26,7 +26,7 @@ from stages.common.images.grid import SPLITS, Split, load_grid, load_split, save
 from stages.common.images.turns import all_turns, turns_of
 from stages.image.classifier.config import Config
 from stages.image.classifier.run import run
-from stages.image.classifier.training import _batches
+from stages.image.classifier.training import Trainer, _batches
 from tests.harness import commit, make_context, run_stage
 from tests.image.digits import ImagesConfig, digits_artifact, toy_artifact
 
@@ -219,6 +219,19 @@ def test_where_there_are_too_few_images_the_section_says_that_the_panel_is_missi
     images = toy_artifact(tmp_path / "images", num=60)
     made = run_stage(STAGE, tmp_path / "out", TINY | {"num_steps": 60, "batch_size": 24, "num_features": 28}, {"images": images})
     assert any("The faults are not measured here: " in block.get("text", "") for block in section_of(made)["blocks"])
+
+
+def test_out_of_memory_names_a_batch_that_was_tried_and_fits(toy, tmp_path, monkeypatch):
+    look = Trainer._loss
+
+    def hungry(self, module, split, rows, places):
+        if len(rows) > 8:
+            raise torch.OutOfMemoryError("no room")
+        return look(self, module, split, rows, places)
+
+    monkeypatch.setattr(Trainer, "_loss", hungry)
+    with pytest.raises(StageError, match=r"out of memory with batch_size 32 \(no room\); 8 was tried and fits"):
+        run_stage(STAGE, tmp_path / "out", TINY, {"images": toy})
 
 
 @pytest.mark.parametrize(("num_features", "largest"), [(60, 60), (6, 16)])

@@ -94,6 +94,14 @@ def within_memory(work: Callable[[], T], *, sizes: Sequence[int], attempt: Calla
     raise StageError(f"out of memory with batch_size {sizes[0]} ({reason}); {advice}")
 
 
+def halvings(batch_size: int, num_processes: int) -> list[int]:
+    """Return `batch_size` and what it is when halved again and again, as far as every process has an image."""
+    sizes = [batch_size]
+    while sizes[-1] // 2 >= num_processes:
+        sizes.append(sizes[-1] // 2 // num_processes * num_processes)
+    return sizes
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory could not be had: GPU, CPU (a plain RuntimeError that says so) or Python itself."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -27,7 +27,7 @@ from stages.common.images.config import ImageModelConfig
 from stages.common.images.family import Optimisation, Player, Trainable
 from stages.common.images.grid import Split
 from stages.common.images.ledger import FlopLedger
-from stages.common.images.memory import TrainingMemory, within_memory
+from stages.common.images.memory import TrainingMemory, halvings, within_memory
 from stages.common.images.noise import BatchNoise, seeded_generator
 from stages.common.optimizers import adamw
 from stages.common.saved_state import SavedState
@@ -197,9 +197,7 @@ class ImageTraining:
 
     def _within_memory(self, work: Callable[[], T]) -> T:
         """Do `work`; where memory runs out, find a batch that fits and name it."""
-        num_processes, sizes = self.accelerator.num_processes, [self.config.batch_size]
-        while sizes[-1] // 2 >= num_processes:
-            sizes.append(sizes[-1] // 2 // num_processes * num_processes)
+        num_processes = self.accelerator.num_processes
 
         def attempt(batch_size: int) -> None:
             for index, seat in enumerate(self.seats):
@@ -207,7 +205,7 @@ class ImageTraining:
                 # Not backward(), which would make DDP wait for the other processes.
                 torch.autograd.grad(loss, list(seat.player.parameters()), allow_unused=True)
 
-        return within_memory(work, sizes=sizes, attempt=attempt)
+        return within_memory(work, sizes=halvings(self.config.batch_size, num_processes), attempt=attempt)
 
     def _loss(self, module: nn.Module, step: int, index: int, *, num_rows: int | None = None) -> dict[str, Tensor]:
         """Return a player's losses on this process's rows of the batch, or on the first `num_rows` of them."""

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from stages.common.images.extractor import ExtractorNetwork, initialise
 from stages.common.images.features import ExtractorKind, save_extractor
 from stages.common.images.grid import Grid, Split
 from stages.common.images.labels import labelled
+from stages.common.images.memory import halvings, within_memory
 from stages.common.images.noise import seeded_generator
 from stages.common.images.training import cosine_factor
 from stages.common.images.turns import turns_of
@@ -149,9 +151,16 @@ class Trainer:
         group = {"params": list(network.parameters()), "lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
         optimizer = adamw([group], betas=(0.9, 0.999), eps=1e-8)
         batches = _batches(len(split), self.config.batch_size, task.seed)
+        sizes = halvings(self.config.batch_size, self.accelerator.num_processes)
+
+        def attempt(batch_size: int) -> None:
+            rows = torch.arange(batch_size // self.accelerator.num_processes)
+            # Not backward(), which would make DDP wait for the other processes.
+            torch.autograd.grad(self._loss(objective, split, rows, rows), list(network.parameters()), allow_unused=True)
+
         for step in range(task.num_steps):
             set_learning_rates([optimizer], cosine_factor(step, num_steps=task.num_steps))
-            loss = self._gradients(module, split, batches(step))
+            loss = within_memory(partial(self._gradients, module, split, batches(step)), sizes=sizes, attempt=attempt)
             norm = float(nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM))
             value, stop = self._agree(loss)
             check_finite(step + 1, loss=value, gradient_norm=norm)
@@ -166,11 +175,15 @@ class Trainer:
     def _gradients(self, module: nn.Module, split: Split, batch: Tensor) -> Tensor:
         first = self.accelerator.process_index * self._num_rows
         places = torch.arange(first, first + self._num_rows)
-        rows = batch[places]
-        device = self.accelerator.device
-        loss: Tensor = module(split.images[rows].to(device), split.labels[rows].to(device), places.to(device))
+        loss = self._loss(module, split, batch[places], places)
         self.accelerator.backward(loss)
         return loss.detach()
+
+    def _loss(self, module: nn.Module, split: Split, rows: Tensor, places: Tensor) -> Tensor:
+        """Return the loss of images `rows`, which stand at `places` of the batch."""
+        device = self.accelerator.device
+        loss: Tensor = module(split.images[rows].to(device), split.labels[rows].to(device), places.to(device))
+        return loss
 
     def _agree(self, loss: Tensor) -> tuple[float, bool]:
         """Return the mean loss and whether any process was asked to stop, the same in every process."""
