@@ -36,7 +36,7 @@ def test_every_stage_is_listed_with_what_each_of_its_parameters_means(
     assert list_stages(Namespace()) == 0
     listed = capsys.readouterr().out
     for stage in STAGES:
-        assert f"{stage}  makes a" in listed
+        assert f"{stage}  makes " in listed
     assert "stages.common" not in listed
     for stage in STAGES:
         config = config_class(stage, stage)
