@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import DataError, StageError
 from stages.common.images import corruptions as faults
-from stages.common.images.corruptions import corrupted, corruption_panel
+from stages.common.images.corruptions import corrupted
 from stages.common.images.evaluation import (
     Evaluator,
     check_comparable,
@@ -25,6 +25,7 @@ from stages.common.images.grid import Split, load_split
 from stages.common.images.noise import seeded_generator
 from stages.common.metrics.frechet_distance import frechet
 from stages.common.metrics.sharpness import energies
+from stages.image.classifier.panel import corruption_panel
 from tests.image.digits import digits_artifact
 
 LEVELS = 17

@@ -8,15 +8,12 @@ perfect model for all metrics but those of memorisation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.common.images.evaluation import Evaluator
-from stages.common.images.features import Extractor
 from stages.common.images.grid import Split
 from stages.common.images.noise import seeded_generator
 
@@ -67,27 +64,6 @@ def corrupted(train: Split, *, levels: int, seed: int, most: int = MOST_SAMPLES)
         PALE: pale(real),
     }
     return {name: sets[name] for name in EXPECTED if name in sets}
-
-
-def corruption_panel(
-    train: Split, test: Split, *, levels: int, extractors: Sequence[Extractor], seed: int, num_parts: int
-) -> dict[str, dict[str, Any]]:
-    """Return fault -> what `Evaluator.evaluate` says of it; the last one are the images of the ceiling.
-
-    Raises:
-        DataError: there are too few images for the extractors' features.
-    """
-    sets = corrupted(train, levels=levels, seed=seed)
-    evaluator = Evaluator(
-        train=train,
-        test=test,
-        levels=levels,
-        extractors=extractors,
-        num_samples=len(sets[COPY]),
-        num_parts=num_parts,
-        seed=seed,
-    )
-    return {name: evaluator.evaluate(images) for name, images in (sets | {PIXELWISE: evaluator.pixelwise}).items()}
 
 
 def blurred(images: Tensor) -> Tensor:

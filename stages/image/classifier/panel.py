@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.contract import Context
 from pipeline.errors import DataError
-from stages.common.images.corruptions import EXPECTED, corrupted, corruption_panel
-from stages.common.images.evaluation import rank_agreement
+from stages.common.images.corruptions import COPY, EXPECTED, PIXELWISE, corrupted
+from stages.common.images.evaluation import Evaluator, rank_agreement
 from stages.common.images.features import Extractor
 from stages.common.images.grid import Grid, Split
 from stages.common.images.pictures import named_rows
@@ -58,6 +58,27 @@ def write_panel(context: Context, config: Config, grid: Grid, splits: Mapping[st
         return
     _tables(context, panel, extractors[0].name, t_quantile(config.num_parts - 1))
     _agreement(context, panel)
+
+
+def corruption_panel(
+    train: Split, test: Split, *, levels: int, extractors: Sequence[Extractor], seed: int, num_parts: int
+) -> dict[str, dict[str, Any]]:
+    """Return fault -> what `Evaluator.evaluate` says of it; the last one are the images of the ceiling.
+
+    Raises:
+        DataError: there are too few images for the extractors' features.
+    """
+    sets = corrupted(train, levels=levels, seed=seed)
+    evaluator = Evaluator(
+        train=train,
+        test=test,
+        levels=levels,
+        extractors=extractors,
+        num_samples=len(sets[COPY]),
+        num_parts=num_parts,
+        seed=seed,
+    )
+    return {name: evaluator.evaluate(images) for name, images in (sets | {PIXELWISE: evaluator.pixelwise}).items()}
 
 
 def _tables(context: Context, panel: Panel, main: str, quantile: float) -> None:
