@@ -158,6 +158,7 @@ META = {
 }
 
 
+@pytest.mark.slow
 def test_a_download_is_checked_kept_and_used_again(tmp_path, cache, monkeypatch):
     archive = wheel(tmp_path / "toy.whl", FILES | META)
     wanted, waits = package(archive), []
@@ -177,6 +178,7 @@ def test_a_download_with_another_hash_is_refused_and_not_kept(tmp_path, cache, m
     assert not list(cache.iterdir())
 
 
+@pytest.mark.slow
 def test_a_source_distribution_is_never_built(tmp_path, cache, monkeypatch):
     pip_that_gives(tmp_path, monkeypatch, None)
     ran = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"

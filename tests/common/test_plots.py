@@ -57,6 +57,7 @@ def test_a_chart_leaves_the_settings_of_matplotlib_alone(tmp_path):
         assert matplotlib.rcParams["font.size"] == 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [[], [5.0], [5.0, 5.0], [math.nan, math.inf, 1.0, 2.0], [-1.0, 0.0, 1.0]])
 @pytest.mark.parametrize("log_x", [False, True])
 def test_a_histogram_of_hard_values_is_drawn_without_a_warning(tmp_path, values, log_x):
@@ -64,6 +65,7 @@ def test_a_histogram_of_hard_values_is_drawn_without_a_warning(tmp_path, values,
     ET.parse(tmp_path / "a.svg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ys", [[], [1.0], [0.0, 0.0], [math.nan, math.nan], [1.0, math.inf], [-1.0, 2.0], [0.1, 1e9]])
 @pytest.mark.parametrize("log", [False, True])
 def test_a_curve_of_hard_values_is_drawn_without_a_warning(tmp_path, ys, log):

@@ -71,6 +71,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_probabilities_of_all_images_sum_to_one_for_every_class(family):
     chances = chances_of(FAMILIES[family]())

@@ -221,6 +221,7 @@ def test_where_there_are_too_few_images_the_section_says_that_the_panel_is_missi
     assert any("The faults are not measured here: " in block.get("text", "") for block in section_of(made)["blocks"])
 
 
+@pytest.mark.slow
 def test_out_of_memory_names_a_batch_that_was_tried_and_fits(toy, tmp_path, monkeypatch):
     look = Trainer._loss
 

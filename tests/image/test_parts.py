@@ -69,6 +69,7 @@ def everything(family, images: Tensor) -> list[Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_less_memory_changes_no_draw_of_samples_and_likelihoods(name, images, monkeypatch):
     config = CONFIGS[name]

@@ -66,6 +66,7 @@ def nodes():
     return {recipe: build_graph(load_recipe(CONFIGS / f"{recipe}.yaml")) for recipe in GRIDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "name"), SIZES)
 def test_networks_have_the_size_and_the_cost_that_was_worked_out(recipe, name, nodes):
     node, (channels, side) = nodes[recipe][name], GRIDS[recipe]

@@ -53,6 +53,7 @@ def test_shares_lie_between_0_and_1_and_distances_above_0():
     assert "frechet_ratio" not in RANGES, "nearer than as many real images is possible"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_parts", [4, 8, 20])
 def test_an_interval_from_few_parts_covers_the_truth_at_the_stated_rate(num_parts):
     generator, covered, num_trials = np.random.default_rng(num_parts), 0, 3000

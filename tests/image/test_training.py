@@ -203,6 +203,7 @@ def little_room():
     resource.setrlimit(resource.RLIMIT_AS, (now, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [True, False], ids=["counting", "training"])
 @pytest.mark.usefixtures("little_room")
 def test_out_of_memory_names_a_batch_that_was_tried_and_fits(count, tmp_path, images):

@@ -26,6 +26,7 @@ def check(environment: dict[str, str], *flags: str, repo: str = "ada/toy") -> in
     return check_before(_parser().parse_args(["runs/x", "--repo", repo, *flags]), None, environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("token", "flags", "code", "said"),
     [
@@ -64,6 +65,7 @@ def test_who_only_looks_needs_no_token_and_no_network() -> None:
     assert check({}) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--repo", "ada/toy"), ("--repo", "toy"), ("--repo", "ada/toy", "--base-repo", "a/b/c@x")])
 def test_the_command_refuses_before_it_assembles(hub: HubServer, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     model = toy.pretrained(tmp_path, toy.corpus(tmp_path))

@@ -42,6 +42,7 @@ ROUND_TRIP = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part_bytes", [None, 1000])
 def test_a_folder_comes_back_as_it_was_sent_whole_or_in_parts(desk: Desk, tmp_path: Path, part_bytes: int | None) -> None:
     folder, files = folder_with(tmp_path)
@@ -61,6 +62,7 @@ def test_a_folder_comes_back_as_it_was_sent_over_xet(hub: HubServer, tmp_path: P
     assert hub.faults.count("PUT /lfs/") == 0
 
 
+@pytest.mark.slow
 def test_create_commit_makes_branches_tags_and_refuses_a_stale_parent(desk: Desk) -> None:
     code = """
         api.create_repo("guild/two", private=False)
@@ -84,6 +86,7 @@ def test_create_commit_makes_branches_tags_and_refuses_a_stale_parent(desk: Desk
     assert desk.run(code) == [412, ["main", "b/c"], True, [".gitattributes"], "3"]
 
 
+@pytest.mark.slow
 def test_a_pull_request_can_be_opened_found_filled_and_merged(desk: Desk) -> None:
     desk.hub.state.create("model", "bob/open", private=False)
     code = """
@@ -102,6 +105,7 @@ def test_a_pull_request_can_be_opened_found_filled_and_merged(desk: Desk) -> Non
     assert desk.run(code, token="hf_owner") == [".gitattributes", "b.txt"]
 
 
+@pytest.mark.slow
 def test_a_long_tree_comes_in_pages_and_folders_can_be_asked_for(desk: Desk) -> None:
     desk.hub.state.page_size = 3
     code = """

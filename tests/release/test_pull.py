@@ -87,6 +87,7 @@ def test_a_repository_with_a_stranger_and_a_path_out_of_it_is_refused_before_a_w
     assert desk.hub.faults.count("safetensors") == 0
 
 
+@pytest.mark.slow
 def test_what_others_added_and_nobody_loads_is_left_out_and_what_would_be_loaded_is_refused(desk, tmp_path):
     folder, _ = published(tmp_path / "made")
     put(desk.hub, "ada/model", folder, extra={"cat.jpg": b"cat", "notes.txt": b"x", ".gitignore": b"x"})
@@ -127,6 +128,7 @@ def test_a_transfer_that_was_cut_goes_on_and_no_folder_appears_before_it_is_done
     assert hub.faults.count("GET /ada/plain/resolve/.*model.safetensors") == 0  # that one had come
 
 
+@pytest.mark.slow
 def test_a_published_data_set_comes_whole_and_another_is_refused(desk, tmp_path):
     made = tmp_path / "made"
     (made / "data").mkdir(parents=True)
@@ -200,6 +202,7 @@ def test_no_signed_address_is_shown():
     assert "abc" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_hostile_repository_is_refused_in_words(desk, tmp_path):
     deep = b"[" * 5000
     folder, record = published(tmp_path / "made")

@@ -136,6 +136,7 @@ def test_what_was_refused_or_not_checked_to_the_end_is_not_sent(desk: Desk, tmp_
     assert desk.push(folder).returncode == 0  # to look is no harm
 
 
+@pytest.mark.slow
 def test_what_passed_its_checks_is_sent_and_a_broken_outcome_is_none(desk: Desk, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder")
     save_outcome(folder, "ada/one", [], ["it loads"]).write_text("[" * 5000)
@@ -258,6 +259,7 @@ def test_what_does_not_measure_as_its_probe_says_is_not_published(hub: HubServer
     assert push(hub, sign(folder), "--push", "--record", str(record)).returncode == 0
 
 
+@pytest.mark.slow
 def test_what_does_not_come_back_as_it_was_sent_is_not_published(desk: Desk, tmp_path: Path) -> None:
     folder, record = write_folder(tmp_path / "folder"), tmp_path / "published.json"
     sent = (folder / "model.safetensors").read_bytes()
@@ -374,6 +376,7 @@ def test_a_language_model_and_an_adapter_go_there_and_give_their_bits_per_byte(h
     assert "the adapter needs ada/model: downloading it" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_command_again_is_no_fault_though_somebody_added_a_note(desk: Desk, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder")
     assert desk.push(folder, "--push", "--tag", "v1").returncode == 0

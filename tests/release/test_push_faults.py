@@ -70,6 +70,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_is_said_once_with_what_to_do(name: str, desk: Desk, tmp_path: Path) -> None:
     case = REFUSED[name]
@@ -121,6 +122,7 @@ PASSING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PASSING)
 def test_what_passes_is_waited_for(name: str, desk: Desk, tmp_path: Path) -> None:
     desk.hub.faults.add("whoami", **PASSING[name])
@@ -130,6 +132,7 @@ def test_what_passes_is_waited_for(name: str, desk: Desk, tmp_path: Path) -> Non
     assert desk.hub.faults.count("whoami", status=200) == 1
 
 
+@pytest.mark.slow
 def test_retry_after_is_honoured(desk: Desk, tmp_path: Path) -> None:
     desk.hub.faults.add("whoami", status=429, retry_after=1)
     started = time.monotonic()
@@ -273,6 +276,7 @@ def test_two_publishers_of_different_things_do_not_mix_and_the_later_is_told(hub
     assert publications(hub) == ["second"]
 
 
+@pytest.mark.slow
 def test_what_somebody_else_writes_meanwhile_is_not_overwritten(desk: Desk, tmp_path: Path) -> None:
     desk.hub.state.create("model", "ada/one")
 

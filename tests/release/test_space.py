@@ -146,6 +146,7 @@ def test_the_folder_is_complete_the_same_each_time_and_names_no_path_of_this_mac
         assert all(re.search(rf"^(class|def) {name}\b", text, re.MULTILINE) for name in names)
 
 
+@pytest.mark.slow
 def test_the_card_says_to_the_hub_what_runs_and_which_model_it_shows(tmp_path):
     folder = space_of(text_artifact(tmp_path / "store" / "b0000001"), tmp_path / "space")
     values = SpaceCardData(**metadata_load(folder / "README.md"))
@@ -227,6 +228,7 @@ def test_a_space_is_recorded_beside_its_artifact(tmp_path, monkeypatch):
     assert json.loads(outcome.read_bytes())["problems"] == ["it was not checked and tried to the end"]
 
 
+@pytest.mark.slow
 def test_the_licence_is_that_of_the_published_model_and_offline_without_its_card_that_of_the_stage(tmp_path, monkeypatch):
     artifact = text_artifact(tmp_path / "store" / "artifacts" / "text.pretrain" / "b0000001")  # says cc-by-4.0
     words = [str(artifact.path), "--repo", "ada/one", "--model-repo", f"ada/model@{COMMIT}"]

@@ -162,6 +162,7 @@ def test_a_step_without_a_supervised_token_is_refused(tmp_path):
         training(tmp_path, rows=ToyRows(supervised=False)).run()
 
 
+@pytest.mark.slow
 def test_tokens_per_second_count_training_alone(tmp_path):
     loop = training(tmp_path, evaluate=lambda _: time.sleep(0.3), evaluation_steps=frozenset({1, 2, 3}))
     begin = time.perf_counter()

@@ -141,6 +141,7 @@ def test_a_model_whose_result_depends_on_the_batch_is_an_error(corpus, model, tm
         run_stage(STAGE, tmp_path / "e", QUICK, {"model": model, "corpus": documents})
 
 
+@pytest.mark.slow
 def test_test_documents_in_the_training_texts_are_an_error_that_names_the_first(model, tmp_path):
     held_out = sentences(9, 2)
     leaked = write_corpus(tmp_path / "c", train=[*sentences(5, 7), "Chapter one: " + held_out[4] + " The end."], test=held_out)
@@ -180,6 +181,7 @@ def test_the_report_shows_prediction_samples_and_where_context_stops_helping(eva
     assert 'license: "cc0-1.0"' in (evaluation / "card.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "message"),
     [

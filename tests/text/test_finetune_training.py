@@ -151,6 +151,7 @@ def test_a_tokenizer_that_the_base_has_no_rows_for_is_refused(tmp_path, inputs):
         train(config(), make_context(tmp_path / "run", inputs | {"base": small}))
 
 
+@pytest.mark.slow
 def test_a_budget_in_minutes_becomes_steps_once(tmp_path, inputs):
     settings = config(num_steps=None, budget_minutes=0.01)
     context = make_context(tmp_path, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import shutil
 import sys
@@ -94,10 +95,14 @@ def requirements(code: dict[str, str], *, local: set[str]) -> list[str]:
     """Return the packages that `code` imports, at the versions that run here; found in the syntax trees."""
     names = {f"{name}.py" if f"{name}.py" in local else name for text in code.values() for name in _imports(text)}
     others = names - sys.stdlib_module_names - local - set(TOPS) - {"gradio"}
-    distributions = importlib.metadata.packages_distributions()
-    found = {distributions[name][0].lower().replace("_", "-") for name in others}
+    found = {_distributions()[name][0].lower().replace("_", "-") for name in others}
     pinned = sorted(name if name in _LEFT_TO_GRADIO else f"{name}=={_version(name)}" for name in found | {"safetensors"})
     return [f"gradio=={GRADIO}", *pinned]
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()  # it reads the file list of each package that is installed
 
 
 def _imports(code: str) -> set[str]:
