@@ -26,7 +26,7 @@ from stages.common.images.grid import SPLITS, Split, load_grid, load_split, save
 from stages.common.images.turns import all_turns, turns_of
 from stages.image.classifier.config import Config
 from stages.image.classifier.run import run
-from stages.image.classifier.training import Trainer, _batches
+from stages.image.classifier.training import Trainer
 from tests.harness import commit, make_context, run_stage
 from tests.image.digits import ImagesConfig, digits_artifact, toy_artifact
 
@@ -253,14 +253,6 @@ def test_images_that_nothing_can_be_learnt_from_are_refused_by_name(toy, tmp_pat
         run_stage(STAGE, tmp_path / "3", TINY, {"images": lone})
     with pytest.raises(StageError, match="batch_size is 121, but supervised-0 has 120 train images"):
         run_stage(STAGE, tmp_path / "4", TINY | {"batch_size": 121}, {"images": toy})
-
-
-def test_batches_go_through_all_images_before_any_comes_again():
-    batch = _batches(10, 4, seed=3)
-    seen = torch.cat([batch(step) for step in range(5)]).tolist()
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-    assert seen[:10] != seen[10:]
-    assert batch(3).tolist() == seen[12:16]
 
 
 def test_wilson_interval_holds_the_true_share_in_about_95_of_100_draws():

@@ -177,9 +177,11 @@ def test_memorisation_tells_copies_near_copies_and_new_images_apart():
 
 def test_nearest_distances_in_blocks_are_those_of_brute_force():
     x, t = normal(0, 600, 5), normal(1, 40, 5)
-    brute = np.sqrt(((x[:, None] - t[None]) ** 2).sum(axis=2)).min(axis=1)
-    np.testing.assert_allclose(nearest("predictions", x, t), brute, rtol=1e-9)
-    assert (nearest("predictions", t, t) < 1e-6).all()
+    brute = np.sqrt(((x[:, None] - t[None]) ** 2).sum(axis=2))
+    distances, rows = nearest("predictions", x, t)
+    np.testing.assert_allclose(distances, brute.min(axis=1), rtol=1e-9)
+    assert rows.tolist() == brute.argmin(axis=1).tolist()
+    assert (nearest("predictions", t, t)[0] < 1e-6).all()
 
 
 def test_bits_per_dim_is_a_mean_of_one_kind_and_says_which():

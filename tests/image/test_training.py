@@ -158,19 +158,6 @@ def test_every_step_moves_the_weights_of_every_player(tmp_path, images):
     assert not any(torch.equal(before[name], after[name]) for before, after in itertools.pairwise(seen) for name in before)
 
 
-def test_every_epoch_shows_every_image_once_and_in_another_order(tmp_path, images):
-    training = make_training(tmp_path, images)
-    epochs = [torch.cat([training._indices(step) for step in range(8 * epoch, 8 * epoch + 8)]) for epoch in (0, 1)]
-    assert [sorted(epoch.tolist()) for epoch in epochs] == [list(range(64))] * 2
-    assert epochs[0].tolist() != epochs[1].tolist()
-
-
-def test_a_batch_that_crosses_an_epoch_holds_the_end_of_one_and_the_start_of_the_next(tmp_path, images):
-    training = make_training(tmp_path, images, CONFIG.model_copy(update={"batch_size": 24}))
-    seen = torch.cat([training._indices(step) for step in range(8)])
-    assert sorted(seen[:64].tolist()) == sorted(seen[64:128].tolist()) == list(range(64))
-
-
 @pytest.mark.parametrize("batch_size", [65, 1000])
 def test_a_batch_larger_than_the_data_is_refused_with_what_fits(batch_size, tmp_path, images):
     with pytest.raises(StageError, match="set at most 64"):

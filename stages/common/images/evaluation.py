@@ -115,7 +115,7 @@ class Evaluator:
         self.pixelwise = independent_pixels(train.images, num_samples, seeded_generator(seed, 1))
         with _measuring("the images"):
             self._energies = energies("references", test.images.numpy())
-            self._distances = nearest("references", _flat(test.images), _flat(train.images))
+            self._distances, _ = nearest("references", _flat(test.images), _flat(train.images))
             sharpness_ratios(self._energies, self._energies)
             closeness(self._distances, self._distances)
             self._yardsticks = [self._yardstick(space) for space in (*extractors, PixelSpace(train.images))]
@@ -179,7 +179,7 @@ class Evaluator:
 
     def _in_pixels(self, samples: Tensor) -> dict[str, Values]:
         own_energies = energies("predictions", samples.numpy())
-        distances = nearest("predictions", _flat(samples), _flat(self._train.images))
+        distances, _ = nearest("predictions", _flat(samples), _flat(self._train.images))
 
         def of_samples(rows: np.ndarray) -> Values:
             return sharpness_ratios(own_energies[rows], self._energies) | closeness(distances[rows], self._distances)

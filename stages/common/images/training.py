@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from pipeline.contract import Context
 from pipeline.errors import StageError
 from stages.common.guards import check_finite
 from stages.common.images.averages import AveragedWeights
+from stages.common.images.batches import Batches, rows_of_process
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.family import Optimisation, Player, Trainable
 from stages.common.images.grid import Split
@@ -89,11 +89,7 @@ class ImageTraining:
         autocast_dtype: torch.dtype | None = None,
         memory: TrainingMemory | None = None,
     ) -> None:
-        if config.batch_size % accelerator.num_processes:
-            raise StageError(
-                f"batch_size is {config.batch_size}: it cannot be shared out evenly to {accelerator.num_processes} processes; "
-                f"set a multiple of {accelerator.num_processes}, or change launch.processes"
-            )
+        self._num_rows = rows_of_process(config.batch_size, accelerator.num_processes)
         if config.batch_size > len(train) and not may_repeat:
             raise StageError(f"batch_size is {config.batch_size}, but train has {len(train)} images; set at most {len(train)}")
         self.config, self.context, self.accelerator, self.family = config, context, accelerator, family
@@ -113,7 +109,7 @@ class ImageTraining:
             keep=config.keep_checkpoints,
             averages=self.averages.tensors,
         )
-        self._order: tuple[int, np.ndarray] | None = None
+        self._batches = Batches(len(train), config.batch_size, config.seed)
 
     def _seat(self, name: str, player: Player) -> Seat:
         rule = self.family.optimisation()[name]
@@ -210,9 +206,8 @@ class ImageTraining:
     def _loss(self, module: nn.Module, step: int, index: int, *, num_rows: int | None = None) -> dict[str, Tensor]:
         """Return a player's losses on this process's rows of the batch, or on the first `num_rows` of them."""
         config, accelerator = self.config, self.accelerator
-        share = config.batch_size // accelerator.num_processes
-        first, num_rows = accelerator.process_index * share, num_rows or share
-        chosen = self._indices(step)[first : first + num_rows]
+        first, num_rows = accelerator.process_index * self._num_rows, num_rows or self._num_rows
+        chosen = self._batches.rows(step)[first : first + num_rows]
         noise = BatchNoise(
             seeded_generator(config.seed, step, index),
             first=first,
@@ -225,20 +220,6 @@ class ImageTraining:
         with torch.autocast(accelerator.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             losses: dict[str, Tensor] = module(images, labels, noise)
         return losses
-
-    def _indices(self, step: int) -> Tensor:
-        """Return which images a step sees: the epochs' permutations, one after the other, cut into batches."""
-        position, stop, parts = step * self.config.batch_size, (step + 1) * self.config.batch_size, []
-        while position < stop:
-            epoch, place = divmod(position, len(self._train))
-            parts.append(self._permutation(epoch)[place : place + stop - position])
-            position += len(parts[-1])
-        return torch.from_numpy(np.concatenate(parts))
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.config.seed, epoch]).permutation(len(self._train)))
-        return self._order[1]
 
     def _report(self, done: int, num_steps: int, values: dict[str, float], *, seconds: float, cpu_seconds: float) -> None:
         if done % max(1, num_steps // _MOST_LOGGED_STEPS) == 0 or done == num_steps:

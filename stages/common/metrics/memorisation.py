@@ -36,23 +36,26 @@ class Memorisation(evaluate.Metric):
 
     def compute(self, *, predictions: np.ndarray, references: np.ndarray, training: np.ndarray) -> dict[str, float]:
         """Compare whole sets, which need not be of one size."""
-        return closeness(nearest("predictions", predictions, training), nearest("references", references, training))
+        return closeness(nearest("predictions", predictions, training)[0], nearest("references", references, training)[0])
 
 
-def nearest(name: str, vectors: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """Return the distance of each of [n, values] to its nearest training vector, float64 [n]; exact for whole numbers."""
+def nearest(name: str, vectors: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance of each of [n, values] to its nearest training vector, float64 [n], and that one's row, int64 [n].
+
+    Exact for whole numbers. `name` is what the vectors are called in an error.
+    """
     x, t = np.asarray(vectors, dtype=np.float64), np.asarray(training, dtype=np.float64)
     for label, rows in ((name, x), ("training", t)):
         if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
             raise ValueError(f"{label}: a table [images, values] of finite numbers is needed, got shape {rows.shape}")
     if x.shape[1] != t.shape[1]:
         raise ValueError(f"{name} have {x.shape[1]} values and training images {t.shape[1]}; they must be alike")
-    norms = np.sum(t**2, axis=1)
-    squared = [
-        np.min(norms[None, :] - 2 * block @ t.T, axis=1) + np.sum(block**2, axis=1)
-        for block in np.split(x, range(_ROWS_AT_ONCE, len(x), _ROWS_AT_ONCE))
-    ]
-    return np.sqrt(np.maximum(np.concatenate(squared), 0))
+    norms, squared, found = np.sum(t**2, axis=1), [], []
+    for block in np.split(x, range(_ROWS_AT_ONCE, len(x), _ROWS_AT_ONCE)):
+        to_all = norms[None, :] - 2 * block @ t.T  # |a - b|^2 = |a|^2 - 2 a.b + |b|^2, exact for whole numbers in float64
+        found.append(np.argmin(to_all, axis=1))
+        squared.append(np.min(to_all, axis=1) + np.sum(block**2, axis=1))
+    return np.sqrt(np.maximum(np.concatenate(squared), 0)), np.concatenate(found)
 
 
 def closeness(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -21,6 +19,7 @@ from pipeline.contract import Context, fsync_directory, fsync_tree
 from pipeline.errors import StageError
 from stages.common import devices
 from stages.common.guards import check_finite
+from stages.common.images.batches import Batches, rows_of_process
 from stages.common.images.extractor import ExtractorNetwork, initialise
 from stages.common.images.features import ExtractorKind, save_extractor
 from stages.common.images.grid import Grid, Split
@@ -94,12 +93,7 @@ class Trainer:
     def __init__(
         self, *, config: Config, context: Context, accelerator: Accelerator, grid: Grid, train: Split, total_steps: int
     ) -> None:
-        self._num_rows, rest = divmod(config.batch_size, accelerator.num_processes)
-        if rest:
-            raise StageError(
-                f"batch_size is {config.batch_size}: it cannot be shared out evenly to {accelerator.num_processes} processes; "
-                f"set a multiple of {accelerator.num_processes}, or change launch.processes"
-            )
+        self._num_rows = rows_of_process(config.batch_size, accelerator.num_processes)
         self.config, self.context, self.accelerator, self.grid = config, context, accelerator, grid
         self._train, self._total_steps = train, total_steps
 
@@ -150,7 +144,7 @@ class Trainer:
         module = self.accelerator.prepare(objective) if self.accelerator.num_processes > 1 else objective
         group = {"params": list(network.parameters()), "lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
         optimizer = adamw([group], betas=(0.9, 0.999), eps=1e-8)
-        batches = _batches(len(split), self.config.batch_size, task.seed)
+        batches = Batches(len(split), self.config.batch_size, task.seed)
         sizes = halvings(self.config.batch_size, self.accelerator.num_processes)
 
         def attempt(batch_size: int) -> None:
@@ -160,7 +154,7 @@ class Trainer:
 
         for step in range(task.num_steps):
             set_learning_rates([optimizer], cosine_factor(step, num_steps=task.num_steps))
-            loss = within_memory(partial(self._gradients, module, split, batches(step)), sizes=sizes, attempt=attempt)
+            loss = within_memory(partial(self._gradients, module, split, batches.rows(step)), sizes=sizes, attempt=attempt)
             norm = float(nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM))
             value, stop = self._agree(loss)
             check_finite(step + 1, loss=value, gradient_norm=norm)
@@ -190,19 +184,6 @@ class Trainer:
         flags = torch.stack([loss.double(), loss.new_tensor(float(self.context.stop_requested)).double()])
         mean_loss, stops = self.accelerator.reduce(flags, "mean").tolist()
         return mean_loss, stops > 0
-
-
-def _batches(num_images: int, batch_size: int, seed: int) -> Callable[[int], Tensor]:
-    """Return step -> rows of its batch: the epochs' permutations, one after the other, cut into batches."""
-
-    def batch(step: int) -> Tensor:
-        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), num_images)
-        orders = [
-            np.random.default_rng([seed, epoch]).permutation(num_images)[places[epochs == epoch]] for epoch in np.unique(epochs)
-        ]
-        return torch.from_numpy(np.concatenate(orders))
-
-    return batch
 
 
 def _save(folder: Path, network: ExtractorNetwork, train: Tensor) -> None:

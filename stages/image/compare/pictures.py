@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.contract import Context
 from stages.common.charts import Band, Point, band_chart, interval_chart, scatter_chart
 from stages.common.images.pictures import named_rows
+from stages.common.metrics.memorisation import nearest
 from stages.common.verdicts import Estimate, Sampled
 from stages.image.compare.config import Config
 from stages.image.compare.models import SHARES, Contestant
@@ -24,7 +25,6 @@ STRIP_IMAGES = 3
 """Images of each share of the budget in the film strip."""
 SUSPECTS = 6
 """Samples of each model that are shown beside their nearest training image."""
-_ROWS_AT_ONCE = 256
 
 
 def draw_sheets(config: Config, context: Context, study: Study, train: Tensor, real: Tensor) -> None:
@@ -91,15 +91,6 @@ _BITS = (
 )
 
 
-def nearest_training(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each of uint8 (N, C, H, W) the distance to the nearest training image, in levels, and the image's index."""
-    rows, known = samples.flatten(1).double(), train.flatten(1).double()
-    norms = known.square().sum(1)
-    # |a - b|² = |a|² - 2 a·b + |b|², exact for whole numbers in float64.
-    parts = [(part.square().sum(1, keepdim=True) - 2 * part @ known.T + norms).min(1) for part in rows.split(_ROWS_AT_ONCE)]
-    return torch.cat([part.values for part in parts]).sqrt(), torch.cat([part.indices for part in parts])
-
-
 def _real(study: Study) -> str:
     return f"real ({study.split})"
 
@@ -118,9 +109,9 @@ def _film_strip(one: Contestant) -> Tensor | None:
 
 def _suspects(samples: Tensor, train: Tensor) -> Tensor:
     """Return the nearest samples, each followed by its training image."""
-    distances, indices = nearest_training(samples, train)
-    order = torch.argsort(distances, stable=True)[:SUSPECTS]
-    return torch.stack([samples[order], train[indices[order]]], dim=1).flatten(0, 1)
+    distances, rows = nearest("samples", samples.flatten(1).numpy(), train.flatten(1).numpy())
+    order = np.argsort(distances, kind="stable")[:SUSPECTS]
+    return torch.stack([samples[order], train[rows[order]]], dim=1).flatten(0, 1)
 
 
 def _distance_bars(context: Context, study: Study) -> None:
