@@ -4,11 +4,12 @@
     python -m benchmarks.image_peers_flow       normflows' Glow and zuko's neural spline flow
     python -m benchmarks.image_peers_diffusion  diffusers' loop for unconditional images
 
-Same images (the dataset stage's 8x8 digits), same grid and accounting of bits, one evaluator, about the same parameters,
-the same training FLOPs counted by one ledger around each side's own forward and backward. Every peer is tuned on a seed of
-its own, by the very figure that is reported: its variants at the first learning rate, then the other rates of the best one.
-Our side is the stages' defaults, which were tuned on digits, too. Then both sides train on the seeds that count, and in short
-bursts in turn for images per CPU second (one thread each; beside other work, wall seconds would measure that work).
+Same images (the dataset stage's 8x8 digits), same grid and accounting of bits, one evaluator, about the same parameters
+(where not, the table says so), the same training FLOPs counted by one ledger around each side's own forward and backward.
+Every peer is tuned on a seed of its own, by the very figure that is reported: its variants at the first learning rate, then
+the other rates of the best one. Our side is the stages' defaults, which were tuned on digits, too. Then both sides train on
+the seeds that count, and in short bursts in turn for images per CPU second (one thread each; beside other work, wall seconds
+would measure that work).
 
 Every run is kept under `build/benchmarks/image_peers` by a hash of the code that it follows from, so a benchmark that was
 cut off goes on. Each peer has a virtual environment of its own under `build/` with the torch of ours; `PIP_ARGS` is passed
@@ -38,7 +39,7 @@ import numpy as np
 from benchmarks.measuring import BUILD, ROOT, Row, alternate, ratios, spread, stage_artifact
 from pipeline.artifact import Artifact
 from stages.common.images.grid import SPLITS, load_grid, load_split
-from stages.common.verdicts import Difference, Sampled, difference, paired_bootstrap, verdict
+from stages.common.verdicts import Difference, paired_bootstrap, satterthwaite, t_difference, verdict
 
 FOLDER = BUILD / "image_peers"
 TUNING_SEED = 1
@@ -212,11 +213,11 @@ def compare_bits(first: Sequence[Found], second: Sequence[Found]) -> tuple[Diffe
 
 
 def compare_numbers(first: Sequence[float], second: Sequence[float]) -> tuple[Difference, str]:
-    """Return the difference of numbers, one for each seed, where less is better."""
-    sampled = [Sampled(dict(enumerate(side)), dict.fromkeys(range(len(side)), float("nan"))) for side in (first, second)]
-    found = difference(*sampled)
-    assert found is not None, "two seeds or more are needed"
-    return _judged(found)
+    """Return the difference of numbers, one for each seed, where less is better; equal seeds pair nothing (Welch)."""
+    sides = [np.asarray(side, dtype=np.float64) for side in (first, second)]
+    error, degrees = satterthwaite([(float(side.var(ddof=1)) / len(side), len(side) - 1) for side in sides])
+    mean = float(sides[0].mean() - sides[1].mean())
+    return _judged(t_difference(mean, error, degrees, num_seeds=min(map(len, sides)), method="seeds"))
 
 
 def cost_rows(mine: Sequence[Found], theirs: Sequence[Found], ours_name: str, name: str) -> list[Row]:

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.image_peer_side import NUM_SAMPLES, Images, flops_of, parser_of, serve_bursts, start, write_result
 
-RATES = (3e-3, 1e-3, 6e-3)
+RATES = (3e-3, 1e-3, 6e-3, 1.2e-2)
 OUR_BATCH_SIZE = 32
 """The default of our stages for diffusion and flow matching."""
 NUM_TIMESTEPS, NUM_SAMPLE_STEPS = 1000, 100
