@@ -14,6 +14,8 @@ from pipeline.report.escape import fenced, to_markdown
 from pipeline.report.matrix import alike, runs, side_by_side, title_of
 from pipeline.report.summary import Headline, Report
 
+_HEADLINE = ("stage", "figure", "split", "value", "95 % interval", "n")
+
 
 def render_markdown(report: Report) -> str:
     """Return the whole document; its parts are separated by one blank line."""
@@ -22,7 +24,7 @@ def render_markdown(report: Report) -> str:
     parts += [to_markdown(text) for text in (report.introduction, report.verdict) if text]
     parts += [f"> **Warning:** {to_markdown(text)}" for _, text in report.warnings]
     if report.headlines:
-        parts.append(table(["stage", "figure", "split", "value"], [_headline(one) for one in report.headlines]))
+        parts.append(table(_HEADLINE, [_headline(one) for one in report.headlines]))
     parts += ["## The stages at a glance", _overview(report)]
     for number, run in enumerate(runs(report.stages), 1):
         if len(run) == 1:
@@ -44,7 +46,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _headline(headline: Headline) -> list[str]:
     metric = headline.metric
-    return [headline.origin, metric.label, metric.split or "–", f"{metric_value(metric)} {metric.unit_shown}"]
+    value = f"{metric_value(metric)} {metric.unit_shown}".rstrip()
+    return [headline.origin, metric.label, metric.split or "–", value, metric_interval(metric), metric_count(metric)]
 
 
 def _overview(report: Report) -> str:

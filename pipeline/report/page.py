@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from pipeline.report import numbers
-from pipeline.report.blocks import DIRECTIONS, grid, metric_interval, metric_value, note, paragraph, section
+from pipeline.report.blocks import DIRECTIONS, grid, metric_count, metric_interval, metric_value, note, paragraph, section
 from pipeline.report.collect import Cost, Stage
 from pipeline.report.escape import Html, element
 from pipeline.report.matrix import anchor, runs, section_of_cells
@@ -102,7 +102,8 @@ def _tile(headline: Headline) -> Html:
     where = ", ".join(part for part in (headline.origin, metric.split) if part)
     better = f"{DIRECTIONS[metric.higher_is_better][:-2]} is better" if metric.higher_is_better is not None else ""
     interval = metric_interval(metric) if metric.interval else ""
-    small = " · ".join(part for part in (where, interval, better) if part)
+    count = f"n = {metric_count(metric)}" if metric.n is not None else ""
+    small = " · ".join(part for part in (where, interval, count, better) if part)
     figure = element("p", metric_value(metric), " ", element("span", metric.unit_shown, class_="unit"), class_="figure")
     return element(
         "a", element("p", metric.label, class_="of"), figure, element("p", small, class_="small"), href=f"#{stage.anchor}"

@@ -18,9 +18,9 @@ from stages.common.verdicts import LEVEL, Difference, Estimate, t_quantile
 Outcome = Literal["holds", "does not hold", "not separable", "cannot be tested here"]
 Side = Literal["above", "below", "either"]
 RULE_OF_OUTCOMES = (
-    "Outcomes follow from the rule alone. A claim of several parts holds only if all are clear: a 95 % interval lies on one "
-    "side. It does not hold if one of m parts is clearly otherwise, by an interval of 100 − 5/m %, as any of them may be so by "
-    "chance. Not corrected for the number of claims."
+    "Outcomes follow from the rule alone. A claim of several parts holds only if all are clear: where chance plays a part, a "
+    "95 % interval lies on one side. It does not hold if one of m parts is clearly otherwise, by an interval of 100 − 5/m %, as "
+    "any of them may be so by chance. Not corrected for the number of claims."
 )
 """For the caption of a table of claims."""
 

@@ -357,8 +357,8 @@ def test_headlines_of_an_earlier_run_say_so(tmp_path):
         tmp_path / "last", lambda context: context.metric("won", 1, unit="1", higher_is_better=None, n=1, headline=True)
     )
     page, markdown = report(ReportNode("new", artifact=made), ReportNode("old", status=EARLIER, artifact=made))
-    assert re.findall(r'<p class="small">([^<·]+)', page) == ["new", "old (earlier run)"]
-    assert "| new |" in markdown
+    assert re.findall(r'<p class="small">([^<]+)', page) == ["new · n = 1", "old (earlier run) · n = 1"]
+    assert "| new | won | – | 1 | – | 1 |" in markdown
     assert r"| old \(earlier run\) |" in markdown
 
 

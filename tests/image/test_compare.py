@@ -117,7 +117,7 @@ def outcomes_of(artifact):
 
 def test_the_first_table_has_a_row_for_each_model_and_each_way_to_sample(compared):
     table = blocks_of(compared, "table")[0]
-    assert [row[0] for row in table["rows"]] == ["vae", "vae (mean)", "gan", "copies"]
+    assert [row[0] for row in table["rows"]] == ["vae", "vae (mean)", "gan", "copies", "real train images"]
     bits = table["rows"][0][table["columns"].index("bit/dim")]
     assert bits == "★\u00a01.489\u00a0~\u00a00.017, lower bound"
     assert table["rows"][1][table["columns"].index("bit/dim")] is None
@@ -145,10 +145,10 @@ def test_the_interval_of_bits_allows_for_other_images(compared, models):
     assert (found["high"] - found["low"]) / 2 == pytest.approx(reach, rel=1e-9)
 
 
-def test_real_train_images_stand_below_the_models_where_all_columns_can_be_said_of_them(compared):
+def test_real_train_images_stand_below_the_models_where_something_can_be_said_of_them(compared):
     last = {block["title"]: block["rows"][-1][0] for block in blocks_of(compared, "table")}
     titles = ("Quality and variety", "Signs of collapse", "The comparison", "What it cost", "Memory and likelihood")
-    assert [last[title] == "real train images" for title in titles] == [True, True, False, False, False]
+    assert [last[title] == "real train images" for title in titles] == [True, True, True, False, False]
     quality = next(block for block in blocks_of(compared, "table") if block["title"] == "Quality and variety")
     real = dict(zip(quality["columns"], quality["rows"][-1], strict=True))
     anchors = json.loads((compared.path / "comparison.json").read_text())["anchors"]
@@ -312,7 +312,7 @@ def test_with_three_seeds_intervals_are_over_seeds_and_a_longer_training_gets_no
     artifact = compare(tmp_path / "run", images, extractors, found)
     numbers = json.loads((artifact.path / "comparison.json").read_text())["numbers"]
     assert {values["fd"]["method"] for values in numbers.values()} == {"seeds"}
-    assert [row[0] for row in blocks_of(artifact, "table")[0]["rows"]] == ["vae", "flow", "gan (budget not matched)"]
+    assert [row[0] for row in blocks_of(artifact, "table")[0]["rows"]] == ["vae", "flow", "gan (budget not matched)", "real train images"]
     pairs = json.loads((artifact.path / "comparison.json").read_text())["pairs"]
     unfair = [pair for pair in pairs if "gan" in (pair["first"], pair["second"])]
     assert {pair["note"] for pair in unfair} == {"budgets are not matched: no verdict"}

@@ -221,7 +221,7 @@ def test_one_pair_in_two_orders_shows_that_likelihood_is_not_quality():
     apart = [with_bits("a", 0.0, 9.0), with_bits("b", 0.5, 1.0), with_bits("c", 1.0, 5.0)]
     for claim in of_likelihood(apart):
         assert claim.outcome == "holds"
-        start = "2 of 3 pairs are ordered the other way, 1 the same way (such as a and b); Spearman -0.50"
+        start = "2 of 3 pairs are ordered the other way (such as a and b), 1 the same way; Spearman -0.50"
         assert claim.evidence.startswith(start)
         assert "p = " in claim.evidence
 

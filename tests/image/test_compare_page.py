@@ -116,7 +116,7 @@ def pages(tmp_path_factory) -> dict[int, dict]:
     if CHROMIUM is None:
         pytest.skip("needs the system program chromium, which is not installed")
     folder = tmp_path_factory.mktemp("browser")
-    page = write_page(folder, a_study(folder / "vae"), levels(2), 10).read_text(encoding="utf-8")
+    page = write_page(folder, a_study(folder / "vae"), levels(2), 10, about="few & small").read_text(encoding="utf-8")
     frames = [f'<iframe width="{width}" height="900" frameborder="0" srcdoc="{html.escape(page)}"></iframe>' for width in WIDTHS]
     path = folder / "frames.html"
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{''.join(frames)}<script>{MEASURE}</script>", encoding="utf-8")
@@ -167,7 +167,7 @@ def test_what_a_model_says_of_its_plane_stays_text_and_may_be_missing(pages):
 
 
 def test_no_text_of_a_file_can_end_the_script_that_holds_it(tmp_path):
-    page = write_page(tmp_path, a_study(tmp_path / "vae"), levels(2), 10).read_text(encoding="utf-8")
+    page = write_page(tmp_path, a_study(tmp_path / "vae"), levels(2), 10, about="few & small").read_text(encoding="utf-8")
     assert page.count("</script>") == 2  # of the data and of the page's own script
     assert "\\u003cimg src=x onerror" in page
 
@@ -176,7 +176,7 @@ def test_without_a_plane_the_section_stays_hidden(tmp_path):
     found = a_study(tmp_path / "vae")
     for path in tmp_path.glob("*/latents.safetensors"):
         path.unlink()
-    assert '"latents":' not in write_page(tmp_path, found, levels(2), 10).read_text(encoding="utf-8")
+    assert '"latents":' not in write_page(tmp_path, found, levels(2), 10, about="few & small").read_text(encoding="utf-8")
 
 
 def test_a_hostile_name_stays_text_and_no_other_script_runs(pages):
@@ -194,7 +194,7 @@ def test_the_page_never_scrolls_sideways(pages, width):
 def test_equal_studies_give_equal_pages(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_page(tmp_path / name, a_study(tmp_path / name / "vae"), levels(2), 10)
+        write_page(tmp_path / name, a_study(tmp_path / name / "vae"), levels(2), 10, about="few & small")
     assert (tmp_path / "a/explorer.html").read_bytes() == (tmp_path / "b/explorer.html").read_bytes()
 
 
@@ -203,4 +203,4 @@ def test_a_plane_of_latents_that_does_not_fit_is_refused_by_name(tmp_path, laten
     found = a_study(tmp_path / "vae")
     save_file({"images": latents}, tmp_path / "vae/latents.safetensors")
     with pytest.raises(DataError, match=r"vae: latents\.safetensors must hold 'images', uint8 \(A, B\) of \(1, 4, 4\)"):
-        write_page(tmp_path, found, levels(2), 10)
+        write_page(tmp_path, found, levels(2), 10, about="few & small")

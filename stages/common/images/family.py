@@ -24,6 +24,7 @@ from pipeline.contract import Context
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import Grid
 from stages.common.images.noise import BatchNoise
+from stages.common.verdicts import t_interval
 
 History = Mapping[str, list[float]]
 Sampler = Callable[[int, torch.Generator], Tensor]
@@ -33,6 +34,8 @@ BY_CALLS = "samples_by_calls.safetensors"
 PATHS = "paths.safetensors"
 """Ways through a latent space from one test image to another, in T steps: `images`, uint8 (P, T+1, C, H, W)."""
 LikelihoodKind = Literal["exact", "lower bound", "numerical", "none"]
+KINDS: Mapping[str, str] = {"numerical": "a solver's bound"}
+"""Kind of bits -> its name in tables, where that is another one."""
 
 
 class Player(nn.Module, ABC):
@@ -82,6 +85,12 @@ class Likelihood:
     bits: Tensor
     kind: LikelihoodKind
     detail: str
+
+
+def mean_interval(bits: Tensor) -> tuple[float, float]:
+    """Return the 95 % t interval of the mean of (B,) over other images; one image shows no spread, both ends are its own."""
+    values = bits.tolist()
+    return t_interval(values) if len(values) > 1 else (values[0], values[0])
 
 
 class Trainable(ABC):

@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
 from pipeline.contract import Context, write_bytes
 from stages.common import plots
 from stages.common.images.config import ImageModelConfig
-from stages.common.images.family import Family, History, Likelihood
+from stages.common.images.family import KINDS, Family, History, Likelihood, mean_interval
 from stages.common.images.grid import load_grid
 from stages.common.images.pictures import named_rows
-from stages.common.statistics import ratio_interval
 
 STRIP = 12
 """Images in a row of the film strip."""
@@ -93,10 +91,7 @@ class Outcome:
 
 def write_report(config: ImageModelConfig, context: Context, family: Family, outcome: Outcome, test: Tensor) -> None:
     """Add metrics, the film strip, the likelihood table and the cost to the section that the family has opened."""
-    intervals = {
-        split: ratio_interval(found.bits.numpy(), torch.ones(len(found.bits)).numpy(), seed=config.seed)
-        for split, found in outcome.likelihood.items()
-    }
+    intervals = {split: mean_interval(found.bits) for split, found in outcome.likelihood.items()}
     _metrics(context, outcome, intervals)
     _film_strip(context, family, outcome, test)
     _likelihood(context, outcome, intervals)
@@ -146,10 +141,11 @@ def _metrics(context: Context, outcome: Outcome, intervals: Mapping[str, tuple[f
 def _film_strip(context: Context, family: Family, outcome: Outcome, test: Tensor) -> None:
     rows = {_row_name(name): images[:STRIP] for name, images in outcome.samples.items()} | {"real (test)": test[:STRIP]}
     path = named_rows(rows, family.grid.levels, context.figures / "film_strip.png")
+    others = "; further rows are other ways to draw" if any(_row_name(name) == name for name in outcome.samples) else ""
     context.section.figure(
         path,
         "The same latents after an eighth, a quarter, a half and all of the budget, drawn from the averaged weights, and "
-        "by the last weights themselves; further rows are other ways to draw. The last row is real. None was chosen.",
+        f"by the last weights themselves{others}. The last row is real. None was chosen.",
     )
 
 
@@ -162,7 +158,13 @@ def _likelihood(context: Context, outcome: Outcome, intervals: Mapping[str, tupl
         context.section.text("This family gives no likelihood: it can draw images, but cannot say how probable an image is.")
         return
     rows = [
-        [split, float(found.bits.mean()), f"[{intervals[split][0]:.3f}, {intervals[split][1]:.3f}]", len(found.bits), found.kind]
+        [
+            split,
+            float(found.bits.mean()),
+            f"[{intervals[split][0]:.3f}, {intervals[split][1]:.3f}]",
+            len(found.bits),
+            KINDS.get(found.kind, found.kind),
+        ]
         for split, found in outcome.likelihood.items()
     ]
     context.section.table(

@@ -7,11 +7,10 @@ import yaml
 from torch import Tensor
 
 from pipeline.contract import Context, write_bytes
-from stages.common.images.family import Likelihood
+from stages.common.images.family import Likelihood, mean_interval
 from stages.common.images.family_report import Outcome
 from stages.common.images.grid import quantise
 from stages.common.images.pictures import named_rows, sheet
-from stages.common.statistics import ratio_interval
 from stages.image.classic.densities import GaussianMixture, ProbabilisticPCA
 from stages.image.classic.model import ClassicModel
 
@@ -46,14 +45,11 @@ IDEAS = {
 }
 
 
-def write(context: Context, model: ClassicModel, outcome: Outcome, test: Tensor, *, name: str, seed: int) -> None:
+def write(context: Context, model: ClassicModel, outcome: Outcome, test: Tensor, *, name: str) -> None:
     """Write metrics, the section and the card; `test` are the test images, uint8 (B, C, H, W)."""
     title, idea, formula = IDEAS[name.partition("-")[0]]
     context.section.describe(title=f"{title} ({name})" if "-" in name else title, idea=idea, formula=formula)
-    intervals = {
-        split: ratio_interval(found.bits.numpy(), [1.0] * len(found.bits), seed=seed)
-        for split, found in outcome.likelihood.items()
-    }
+    intervals = {split: mean_interval(found.bits) for split, found in outcome.likelihood.items()}
     _metrics(context, outcome, intervals)
     _bits_table(context, outcome, intervals)
     _pictures(context, model, outcome, test)

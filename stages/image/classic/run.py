@@ -57,7 +57,7 @@ def run(config: Config, context: Context) -> None:
     )
     outcome = Outcome(samples=samples, likelihood=likelihood, cost=cost)
     _write(config, context, model, outcome)
-    report.write(context, model, outcome, splits["test"], name=family_name(config), seed=config.seed)
+    report.write(context, model, outcome, splits["test"], name=family_name(config))
 
 
 def _write(config: Config, context: Context, model: ClassicModel, outcome: Outcome) -> None:

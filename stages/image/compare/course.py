@@ -192,7 +192,7 @@ def iterative_models_are_best(study: Study) -> Claim:
 
 
 def iterative_models_are_slowest(study: Study) -> Claim:
-    """The faster of them against the slowest of the others."""
+    """Each of them against each other family."""
     sentence, statistic = (
         "Diffusion and flow matching sample slowest",
         "milliseconds for a sample, over those of each other family",
@@ -230,9 +230,10 @@ def likelihood_is_not_quality(study: Study, among: Sequence[Contestant], who: st
     ]
     rho, (low, high), p_value = spearman(*columns, seed=study.seed)
     evidence = (
-        f"{len(contrary)} of {len(known)} pairs are ordered the other way, {alike} the same way"
+        f"{len(contrary)} of {len(known)} pairs are ordered the other way"
         + (f" (such as {contrary[0].first.label} and {contrary[0].second.label})" if contrary else "")
-        + f"; Spearman {rho:.2f} over {len(models)} models, random orders give {low:.2f} to {high:.2f}, p = {p_value:.2f}"
+        + f", {alike} the same way; Spearman {rho:.2f} over {len(models)} models, random orders give {low:.2f} to {high:.2f}, "
+        f"p = {p_value:.2f}"
     )
     outcome = "holds" if contrary else "does not hold" if p_value < 0.05 and rho > 0 else "not separable"
     return Claim(sentence=sentence, statistic=statistic, rule=rule, evidence=evidence, outcome=outcome)

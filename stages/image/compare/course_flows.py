@@ -40,7 +40,7 @@ def flows_sample_in_one_pass(study: Study) -> Claim:
     for one in of_family(study, ["flow"]):
         calls, latency = one.fact("num_function_evaluations"), study.estimate(one.label, "latency_ms_per_image")
         assert latency is not None
-        words = f"{one.label}: {short(calls)} calls one after the other, {with_interval(latency)} ms/image"
+        words = f"{one.label}: {counted(int(calls), 'call')} one after the other, {with_interval(latency)} ms/image"
         findings.append(Finding(words, "below" if calls == 1 else "above"))
     return conclude(
         "A flow draws a sample in one pass",

@@ -37,8 +37,8 @@ _TEMPLATE, _STYLE, _SCRIPT = (
 )
 
 
-def write_page(directory: Path, study: Study, real: Tensor, num_images: int) -> Path:
-    """Write `explorer.html` into `directory`; real images, uint8 (N, C, H, W), stand beside the models'.
+def write_page(directory: Path, study: Study, real: Tensor, num_images: int, *, about: str) -> Path:
+    """Write `explorer.html` into `directory`; real images, uint8 (N, C, H, W), stand beside the models'; `about` explains them.
 
     Raises:
         DataError: a model's plane of latents is not uint8 (A, B, C, H, W) on the images' grid.
@@ -50,6 +50,7 @@ def write_page(directory: Path, study: Study, real: Tensor, num_images: int) -> 
     parts = {
         "policy": html.escape(policy()),
         "title": html.escape(f"Image models side by side: {grid.name}"),
+        "about": html.escape(about),
         "style": _STYLE,
         "script": _SCRIPT,
         # A "<" could end the script element that holds the data.

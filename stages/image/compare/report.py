@@ -246,7 +246,8 @@ def _write_agreement(context: Context, study: Study) -> None:
 def _intervals() -> str:
     return (
         f"Mean over seeds. ± is half a 95 % t interval over at least {LEAST_SEEDS} seeds, ~ half a 95 % interval over other "
-        "draws of samples, which says nothing of another training; those of bits allow for other images of the split as well. "
+        "draws of samples (of bits: over other images), which says nothing of another training; ± of bits allows for other "
+        "images of the split as well. "
         "★: better than every other model by the verdicts of the pairs, corrected for their number."
     )
 

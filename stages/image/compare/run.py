@@ -39,7 +39,7 @@ def run(config: Config, context: Context) -> None:
     write_metrics(context, study, claims)
     report.write_files(context, study, pairs, claims)
     report.write_card(context, study, claims)
-    write_page(context.directory, study, real, config.page_images)
+    write_page(context.directory, study, real, config.page_images, about=report.how_to_read(study))
     context.section.text(
-        "explorer.html, in this stage's artifact, shows all samples side by side and walks through latent spaces."
+        "explorer.html, in this stage's folder beside the report, shows samples side by side and walks through latent spaces."
     )

@@ -145,8 +145,8 @@ class Study:
 
     Attributes:
         numbers: label -> key of a column -> number; a key is missing where a model has no such number.
-        anytime: label -> share of the budget -> normalised distance.
-        raw: label -> normalised distance of the weights after the last step, without the average.
+        anytime: label -> share of the budget -> Fréchet distance.
+        raw: label -> Fréchet distance of the weights after the last step, without the average.
         by_calls: label -> calls of the network for a sample, fewer than usual -> Fréchet distance.
         distances: space (an extractor or pixels) -> label -> Fréchet distance, mean over seeds.
         agreement: pair of spaces -> Kendall's tau of the two rankings.

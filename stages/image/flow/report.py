@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from pipeline.contract import Context
-from stages.common.images.family import History
+from stages.common.images.family import History, mean_interval
 from stages.common.images.family_report import curves
 from stages.common.images.grid import dequantise, quantise
 from stages.common.images.latent_plane import NUM_CORNERS, show_plane, slerp
 from stages.common.images.pictures import named_rows, sheet
 from stages.common.plots import line_chart
-from stages.common.statistics import ratio_interval
 from stages.image.flow.checks import log_det_error, round_trip
 from stages.image.flow.flows import from_normal_scores, normal_scores
 
@@ -188,7 +187,7 @@ def _what_density_says(context: Context, flow: Flow, images: Tensor, generator: 
     found = {name: flow.bits_per_dim(some, RANKED_DRAWS, generator) for name, some in sets.items()}
     rows: list[list[str | int | float | bool | None]] = []
     for name, bits in found.items():
-        low, high = ratio_interval(bits.numpy(), np.ones(len(bits)), seed=0)
+        low, high = mean_interval(bits)
         rows.append([name, float(bits.mean()), f"[{low:.3f}, {high:.3f}]", len(bits)])
     context.section.table(
         "Bits per dimension of images that were never seen",

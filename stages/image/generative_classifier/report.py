@@ -75,8 +75,8 @@ def write_files(context: Context, study: Study, claims: Sequence[Claim], grid: G
         "",
         *(f"- {claim.sentence}: **{claim.outcome}** ({claim.evidence})" for claim in claims),
         "",
-        "Limits: one set of small images and one budget; p(x | c) of a VAE and of flow matching is a bound or an estimate, no "
-        "exact probability. `classifiers.json` holds the numbers.",
+        "Limits: one set of small images and one budget; p(x | c) of integers is a bound (VAE, flow) or an estimate "
+        "(flow matching), no exact probability. `classifiers.json` holds the numbers.",
     ]
     write_bytes(context.directory / "card.md", ("\n".join(lines) + "\n").encode())
 

@@ -13,12 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.contract import Context
-from stages.common.images.family import PATHS, History
+from stages.common.images.family import PATHS, History, mean_interval
 from stages.common.images.family_report import curves
 from stages.common.images.latent_plane import NUM_CORNERS, show_plane, slerp
 from stages.common.images.pictures import named_rows, sheet
 from stages.common.plots import bar_chart
-from stages.common.statistics import ratio_interval
 from stages.image.vae.bounds import iwae_bound
 from stages.image.vae.latent_space import (
     ACTIVE_VARIANCE,
@@ -87,8 +86,8 @@ def _bounds(context: Context, vae: VAE, images: Tensor, generator: torch.Generat
     to_bits = -1 / (vae.grid.num_dims * math.log(2))
     rows: list[list[str | int | float | bool | None]] = []
     for k in sorted({k for k in (1, 16, weights.shape[1]) if weights.shape[1] % k == 0}):
-        bits = (iwae_bound(weights, k) * to_bits).numpy()
-        low, high = ratio_interval(bits, [1.0] * len(bits), seed=k)
+        bits = iwae_bound(weights, k) * to_bits
+        low, high = mean_interval(bits)
         rows.append([k, float(bits.mean()), f"[{low:.3f}, {high:.3f}]", len(bits)])
         if k == 1:
             context.metric(
