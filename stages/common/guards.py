@@ -29,8 +29,8 @@ def check_finite(step: int, *, loss: float, gradient_norm: float) -> None:
     for name, value in (("loss", loss), ("gradient norm", gradient_norm)):
         if not math.isfinite(value):
             raise Diverged(
-                f"step {step}: the {name} is {value}; stopped before the update, the last checkpoint is good. "
-                "Lower the learning rates or lengthen the warm-up"
+                f"step {step}: the {name} is {value}; stopped before the update; what was saved before is good. "
+                "Lower the learning rate, or lengthen the warm-up where the stage has a key for it"
             )
 
 

@@ -16,19 +16,22 @@ from stages.common.images.grid import Grid, Split, load_split
 from stages.common.images.image_sets import HALVES, QUARTERS, TEST, VALIDATION, image_sets
 from stages.common.images.labels import label_subset
 from stages.common.images.noise import seeded_generator, whole_batch
+from stages.common.images.ode import heun
 from stages.image.flow.config import Config as FlowConfig
 from stages.image.flow.model import Flow
 from stages.image.flow.pipeline import FlowPipeline
 from stages.image.flow_matching.config import Config as MatchingConfig
 from stages.image.flow_matching.model import FlowMatching
+from stages.image.gan.config import Config as GanConfig
 from stages.image.vae.config import Config as VaeConfig
 from stages.image.vae.model import VAE
 from tests.harness import run_stage
 from tests.image.digits import toy_artifact
 
-TINY = Grid(name="toy", license="cc0-1.0", levels=2, channels=1, height=2, width=2, classes=("a", "b"), sizes={}, sha256={})
+TINY = Grid(name="toy", license="cc0-1.0", levels=3, channels=1, height=2, width=2, classes=("a", "b"), sizes={}, sha256={})
 REPEATS = 100
-EVERY_IMAGE = torch.tensor(list(itertools.product((0, 1), repeat=4)), dtype=torch.uint8).view(16, 1, 2, 2)
+EVERY_IMAGE = torch.tensor(list(itertools.product((0, 1, 2), repeat=4)), dtype=torch.uint8).view(81, 1, 2, 2)
+"""Three levels: with two, a box of the grid has volume 1 and a forgotten scale goes unseen."""
 
 
 def vae(**values):
@@ -37,7 +40,7 @@ def vae(**values):
 
 
 def flow(**values):
-    return made(Flow, FlowConfig, {"hidden_size": 8, "num_heads": 2, "num_transforms": 2, "dropout": 0.0} | values)
+    return made(Flow, FlowConfig, {"hidden_size": 8, "num_transforms": 2, "dropout": 0.0} | values)
 
 
 def matching(**values):
@@ -59,9 +62,9 @@ def made(family, config, values):
 
 
 def chances_of(family):
-    """P(x | c) of every image, (16, K): the mean over many draws for each, made as many images at once."""
+    """P(x | c) of every image, (81, K): the mean over many draws for each, made as many images at once."""
     bits, _ = class_bits(family, EVERY_IMAGE.repeat_interleave(REPEATS, dim=0), 1)
-    return (2**-bits).unflatten(0, (16, REPEATS)).mean(1)
+    return (2**-bits).unflatten(0, (len(EVERY_IMAGE), REPEATS)).mean(1)
 
 
 FAMILIES = {
@@ -77,6 +80,18 @@ def test_the_probabilities_of_all_images_sum_to_one_for_every_class(family):
     chances = chances_of(FAMILIES[family]())
     assert chances.sum(0).tolist() == pytest.approx([1.0, 1.0], abs=0.05)
     assert not torch.allclose(chances[:, 0], chances[:, 1], atol=0.005)
+
+
+@pytest.mark.slow
+def test_the_densities_of_flow_matching_sum_to_what_its_field_carries_onto_the_grid():
+    """An untrained field leaves noise outside of [-1, 1), where no image lies."""
+    model = matching(num_class_steps=16, num_class_draws=20)
+    for label in (0, 1):
+        draws = model.log_probs_given(EVERY_IMAGE, label, seeded_generator(2))
+        noise = model.noise(4000, seeded_generator(4))
+        values = heun(model.field_given(torch.full((4000,), label)), noise, num_steps=16)
+        inside = (values.abs() <= 1).flatten(1).all(1).float().mean()
+        assert float(draws.exp().mean(0).sum()) == pytest.approx(float(inside), rel=0.1)
 
 
 def test_a_flow_matching_model_has_a_density_for_each_class():
@@ -125,10 +140,10 @@ def test_samples_follow_the_class():
     family = vae()
     labels = torch.tensor([0, 1]).repeat_interleave(3000)
     images = family.sample_given(labels, seeded_generator(1)).flatten(1).long()
-    codes = images @ torch.tensor([8, 4, 2, 1])
+    codes = images @ torch.tensor([27, 9, 3, 1])
     chances = chances_of(family)
     for label in (0, 1):
-        shares = torch.bincount(codes[labels == label], minlength=16) / 3000
+        shares = torch.bincount(codes[labels == label], minlength=81) / 3000
         assert torch.allclose(shares.double(), chances[:, label], atol=0.03)
 
 
@@ -169,8 +184,16 @@ def test_images_without_classes_are_refused():
     ("config", "values", "message"),
     [
         (VaeConfig, {"num_labels": 3}, "set class_conditional: true"),
-        (VaeConfig, {"class_conditional": True, "architecture": "autoencoder_kl"}, "belongs to architecture small"),
+        (VaeConfig, {"class_conditional": True, "architecture": "autoencoder_kl"}, "class_conditional changes nothing"),
         (FlowConfig, {"num_class_draws": 3}, "num_class_draws"),
+        (FlowConfig, {"num_class_draws": 4}, "num_class_draws changes nothing with class_conditional: false"),
+        (VaeConfig, {"class_sets": "all"}, "class_sets changes nothing with class_conditional: false"),
+        (VaeConfig, {"class_conditional": True, "num_importance_samples": 8}, "num_importance_samples changes nothing"),
+        (FlowConfig, {"class_conditional": True, "num_dequantisation_draws": 8}, "num_dequantisation_draws changes nothing"),
+        (FlowConfig, {"num_heads": 2}, "num_heads changes nothing with architecture: coupling"),
+        (MatchingConfig, {"num_class_steps": 4}, "num_class_steps changes nothing with class_conditional: false"),
+        (MatchingConfig, {"class_conditional": True, "num_probes": 1}, "num_probes changes nothing with class_conditional: true"),
+        (GanConfig, {"penalty": "none", "gamma": 1}, "gamma changes nothing with penalty: none"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(config, values, message):

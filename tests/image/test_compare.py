@@ -312,7 +312,12 @@ def test_with_three_seeds_intervals_are_over_seeds_and_a_longer_training_gets_no
     artifact = compare(tmp_path / "run", images, extractors, found)
     numbers = json.loads((artifact.path / "comparison.json").read_text())["numbers"]
     assert {values["fd"]["method"] for values in numbers.values()} == {"seeds"}
-    assert [row[0] for row in blocks_of(artifact, "table")[0]["rows"]] == ["vae", "flow", "gan (budget not matched)", "real train images"]
+    assert [row[0] for row in blocks_of(artifact, "table")[0]["rows"]] == [
+        "vae",
+        "flow",
+        "gan (budget not matched)",
+        "real train images",
+    ]
     pairs = json.loads((artifact.path / "comparison.json").read_text())["pairs"]
     unfair = [pair for pair in pairs if "gan" in (pair["first"], pair["second"])]
     assert {pair["note"] for pair in unfair} == {"budgets are not matched: no verdict"}

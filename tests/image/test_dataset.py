@@ -188,6 +188,21 @@ def test_too_few_images_are_refused_with_a_number_that_would_work(tmp_path):
     run_stage(STAGE, tmp_path / "out", {**values, "files": str(more)})
 
 
+@pytest.mark.parametrize("fault", ["on_constant", "on_corrupt", "on_conflicting_label"])
+def test_where_every_image_is_dropped_the_rest_of_none_is_refused_in_words(fault, tmp_path):
+    root = write_folder(tmp_path / "photos", classes=("a", "b"), each=2)
+    for place, path in enumerate(sorted(root.rglob("*.png"))):
+        if fault == "on_corrupt":
+            path.write_bytes(path.read_bytes()[:40])
+        else:
+            level = place if fault == "on_constant" else place % 2
+            pixels = np.full((4, 4), level, dtype=np.uint8)
+            pixels[0, 0] += fault == "on_conflicting_label"
+            Image.fromarray(pixels).save(path)
+    with pytest.raises(DataError, match=r"there is no image \(left out before: "):
+        run_stage(STAGE, tmp_path / "out", {"files": str(root), fault: "drop", **SMALL})
+
+
 def test_names_from_outside_cannot_break_out_of_the_card(tmp_path):
     name = "x\n---\n# <script>alert(1)</script>"
     root = write_folder(tmp_path / "photos", classes=("cats", name.replace("/", "_")))

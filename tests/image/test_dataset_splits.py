@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import DataError
 from stages.common.images.grid import SPLITS
 from stages.image.dataset.card import Treatments
-from stages.image.dataset.checks import check, class_counts, images_needed
+from stages.image.dataset.checks import check, check_number, class_counts, images_needed
 from stages.image.dataset.gates import Gates, Policy, Sample
 from stages.image.dataset.neighbours import nearness
 from stages.image.dataset.splits import Distinct, make_splits, split_of
@@ -107,14 +107,9 @@ def checked(number: int, num_classes: int = 0, *, least: int = 4, copies: int = 
     classes = tuple(f"class {c}" for c in range(num_classes))
     labels = [classes[i % num_classes] for i in range(number)] if classes else None
     images = distinct(random_images(number, seed), labels).images()
-    splits = make_splits(images, classes, validation=0.1, test=0.2) if images else empty_splits()
-    check(splits, classes, fractions=FRACTIONS, least=least, num_copies=copies, num_dropped=dropped)
-
-
-def empty_splits():
-    one = distinct(random_images(1)).images()
-    splits = make_splits(one, (), validation=0.1, test=0.2)
-    return {name: type(split)(split.images[:0], split.labels[:0]) for name, split in splits.items()}
+    rules = {"fractions": FRACTIONS, "least": least, "num_copies": copies, "num_dropped": dropped}
+    check_number(len(images), classes, **rules)
+    check(make_splits(images, classes, validation=0.1, test=0.2), classes, **rules)
 
 
 @pytest.mark.parametrize(

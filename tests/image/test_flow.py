@@ -28,7 +28,6 @@ SMALL = {
     "num_bins": 4,
     "hidden_size": 8,
     "num_layers": 1,
-    "num_heads": 2,
     "dropout": 0.0,
     "num_dequantisation_draws": 4,
 }

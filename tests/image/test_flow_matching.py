@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -19,7 +20,8 @@ from stages.common.images.grid import Grid, dequantise
 from stages.common.images.noise import seeded_generator, whole_batch
 from stages.image.flow_matching.config import Config
 from stages.image.flow_matching.model import FlowMatching, VelocityPlayer, straight_path, velocity
-from tests.harness import run_stage
+from stages.image.flow_matching.report import _solver_error
+from tests.harness import make_context, run_stage
 from tests.image.digits import toy_artifact
 
 TINY = {"block_out_channels": (4, 8)}
@@ -200,6 +202,25 @@ def test_the_saved_model_is_a_pipeline_of_diffusers_that_follows_the_same_field(
         for here, there in itertools.pairwise(sigmas):
             x = x + (here - there) * family.field(x, 1 - here)
     torch.testing.assert_close(made, (x / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"), [({}, "num_likelihood_steps"), ({"class_conditional": True, "num_class_steps": 2}, "num_class_steps")]
+)
+def test_the_error_of_the_solver_is_what_twice_the_steps_change(values, key, tmp_path):
+    torch.manual_seed(2)
+    config = Config(**TINY, num_probes=4) if not values else Config(**TINY, **values)
+    classes = ("a", "b") if values else ()
+    family = FlowMatching(dataclasses.replace(grid(), classes=classes), config)
+    context = make_context(tmp_path)
+    _solver_error(context, family, some_images(), seeded_generator(1))
+    bits = []
+    for factor in (1, 2):
+        family.config = config.model_copy(update={key: factor * getattr(config, key)})
+        bits.append(family.likelihood(some_images(), seeded_generator(1)).bits)
+    (row,) = context._metrics
+    assert row["value"] == pytest.approx(float((bits[1] - bits[0]).mean()))
+    assert row["value"] != 0
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.errors import DataError, RecipeError
 from stages.common.images.grid import Grid
@@ -210,9 +211,40 @@ def test_fakes_carry_the_noise_that_real_images_carry():
 def test_neither_network_normalises_over_the_batch():
     gan = make_gan()
     kinds = {type(module).__name__ for network in (gan.generator, gan.discriminator) for module in network.modules()}
-    assert not any("Norm" in kind or "Attention" in kind for kind in kinds), kinds
+    assert not any("Norm" in kind for kind in kinds), kinds
     images = torch.randn(4, *GRID.shape, generator=seeded_generator(3))
     torch.testing.assert_close(gan.discriminator(images)[:1], gan.discriminator(images[:1]))
+
+
+class Dispatched(TorchDispatchMode):
+    """Notes the name of every operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **kwargs or {})
+
+
+def test_no_operation_is_attention_whose_second_derivative_a_fused_kernel_has_not():
+    gan, images = make_gan(), torch.randn(4, *GRID.shape, generator=seeded_generator(3))
+    with Dispatched() as seen:
+        gan.discriminator(images)
+        gan.generator(torch.randn(4, gan.generator.config.latent_size, generator=seeded_generator(4)))
+    assert any("convolution" in name for name in seen.names)
+    assert not any("attention" in name or "softmax" in name for name in seen.names), seen.names
+
+
+def test_one_image_for_each_process_has_no_spread_and_no_nan():
+    gan = make_gan()
+    images = torch.randint(GRID.levels, (2, *GRID.shape), generator=seeded_generator(3)).to(torch.uint8)
+    labels = torch.full((2,), -1)
+    player = gan.players()["generator"]
+    found = {num: player(images[:num], labels[:num], whole_batch(num, 1)) for num in (1, 2)}
+    assert [sorted(values) for values in found.values()] == [["loss"], ["loss", "spread"]]
+    assert all(torch.isfinite(value) for values in found.values() for value in values.values())
 
 
 def test_betas_are_floats_also_when_the_recipe_says_zero():

@@ -64,6 +64,11 @@ def test_the_pairwise_interval_holds_the_value_and_narrows_with_n():
     assert interval(320) < 0.6 * interval(80)
 
 
+@pytest.mark.parametrize(("fakes", "reals"), [(1, 200), (200, 1), (1, 1)])
+def test_one_image_shows_no_sign_because_it_has_no_other_to_be_like(fakes, reals):
+    assert sample_signs(pictures(fakes, seed=2), REAL[:reals], seed=0) == []
+
+
 def test_constant_real_images_do_not_divide_by_zero():
     constant = REAL[:1].expand(20, -1, -1, -1)
     assert all(np.isfinite(sign.value) for sign in sample_signs(pictures(20, seed=2), constant, seed=0))

@@ -22,7 +22,7 @@ def gan():
 
 
 def flow():
-    config = FlowConfig.parse({"hidden_size": 4, "num_heads": 1, "num_transforms": 1}, where="flow")
+    config = FlowConfig.parse({"hidden_size": 4, "num_transforms": 1}, where="flow")
     return FlowPipeline(flow=Flow(TINY, config).network)
 
 

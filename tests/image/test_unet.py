@@ -48,7 +48,9 @@ def test_a_patch_size_that_does_not_fit_is_refused_with_those_that_do():
 
 
 def test_sides_that_cannot_be_halved_are_refused_and_never_padded():
-    with pytest.raises(DataError, match=r"7x8 .* multiples of patch_size x 2; crop or pad the images in the dataset stage"):
+    with pytest.raises(
+        DataError, match=r"7x8 .* multiples of patch_size x 2; bring the images to another size in the dataset stage"
+    ):
         unet.build_unet(UNetConfig(), grid(7, 8))
 
 

@@ -20,7 +20,7 @@ from stages.image.vae.model import VAE
 
 _ALL = {"batch_size": 8, "learning_rate": 1e-3, "seed": 3}
 _VAE = _ALL | {"hidden_size": 8, "encoder_hidden_size": 8, "latent_channels": 4}
-_FLOW = _ALL | {"hidden_size": 8, "num_transforms": 2, "num_layers": 1, "num_heads": 1, "patch_size": 4}
+_FLOW = _ALL | {"hidden_size": 8, "num_transforms": 2, "num_layers": 1, "patch_size": 4}
 _UNET = _ALL | {"block_out_channels": (4, 8), "patch_size": 2, "num_sample_steps": 3}
 _CLASSES = {"class_conditional": True}
 

@@ -81,7 +81,7 @@ def test_a_small_autoencoder_draws_what_it_draws_in_training_also_given_a_class(
 
 @pytest.mark.parametrize("class_conditional", [False, True])
 def test_a_flow_draws_also_given_a_class(tmp_path, class_conditional):
-    values = {"hidden_size": 8, "num_heads": 2, "num_transforms": 2, "class_conditional": class_conditional}
+    values = {"hidden_size": 8, "num_transforms": 2, "class_conditional": class_conditional}
     usage = usage_of(tmp_path, GRID, Flow(GRID, FlowConfig.parse(values, where="flow")).save)
     assert ("class_labels=[0, 1, 2, 0]" in usage.code) == class_conditional
     assert run(usage).shape == (4, 1, 8, 8)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import DataError
+from stages.common.images.grid import other_size
 
 NEGATIVE_SLOPE = 0.2
 GROUP_WIDTH = 16
@@ -152,7 +153,7 @@ def trunk_sides(height: int, width: int, hidden_size: int, num_levels: int) -> t
         if value < factor or value % factor:
             raise DataError(
                 f"{name} {value} is not a multiple of {factor} (num_levels {num_levels} halves it {num_levels} times); "
-                "change it, pad the images, or set fewer levels"
+                f"{'change it' if name == 'hidden_size' else other_size(value, factor)}, or set a smaller num_levels"
             )
     return height // factor, width // factor
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +12,17 @@ from pipeline.contract import Input, StageConfig
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 ClassSets = Literal["validation", "test", "all"]
+
+
+def refuse_without_effect(config: StageConfig, names: Sequence[str], because: str) -> None:
+    """Refuse values that change nothing, which would cost a training and tell no difference.
+
+    Raises:
+        ValueError: one of `names` has not its default.
+    """
+    for name in names:
+        if getattr(config, name) != type(config).model_fields[name].default:
+            raise ValueError(f"{name} changes nothing with {because}: leave it out")
 
 
 class ImageModelConfig(StageConfig):
@@ -76,9 +87,11 @@ class ConditionalConfig(ImageModelConfig):
     """Random draws for each image and class, the same for all classes; two halves of them tell the estimator's noise."""
 
     @model_validator(mode="after")
-    def _labels_are_used(self) -> Self:
+    def _classes_are_used(self) -> Self:
         if self.num_labels is not None and not self.class_conditional:
             raise ValueError(
                 "num_labels chooses labelled images; a model without classes does not use labels: set class_conditional: true"
             )
+        if not self.class_conditional:
+            refuse_without_effect(self, ("num_class_images", "class_sets", "num_class_draws"), "class_conditional: false")
         return self

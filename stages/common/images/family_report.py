@@ -82,11 +82,13 @@ class Outcome:
         samples: name of a sample set -> uint8 (N, C, H, W); "1/8" ... "1" are shares of the budget.
         likelihood: split -> bits per dimension; empty where the family has none.
         cost: what it took.
+        num_train: labelled or not, the images that it learned from.
     """
 
     samples: Mapping[str, Tensor]
     likelihood: Mapping[str, Likelihood]
     cost: Cost
+    num_train: int
 
 
 def write_report(config: ImageModelConfig, context: Context, family: Family, outcome: Outcome, test: Tensor) -> None:
@@ -210,7 +212,7 @@ def _card(context: Context, family: Family, outcome: Outcome, intervals: Mapping
         f"---\n{yaml.safe_dump(metadata)}---",
         f"# {family.name.replace('_', ' ')} on {grid.name}, {outcome.cost.parameters:,} parameters",
         "",
-        f"Trained from random weights on {grid.sizes['train']:,} images ({size}) with {outcome.cost.training_flops / 1e12:.3g} "
+        f"Trained from random weights on {outcome.num_train:,} images ({size}) with {outcome.cost.training_flops / 1e12:.3g} "
         f"TFLOP, counted, in {outcome.cost.num_steps:,} steps.",
         "",
         f"- Licence of the images: {grid.license}",

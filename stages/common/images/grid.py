@@ -128,6 +128,12 @@ def in_comment(classes: Sequence[str]) -> str:
     return ", ".join([*names, *(["..."] if len(classes) > MAX_NAMED else [])])
 
 
+def other_size(side: int, factor: int) -> str:
+    """Return advice for images whose `side`, pixels, is no multiple of `factor`: a command that makes it one."""
+    size = max(factor, side - side % factor)
+    return f"bring the images to another size in the dataset stage (size={size} on_wrong_size=resize)"
+
+
 def dequantise(images: Tensor, levels: int, noise: Tensor) -> Tensor:
     """Return 2 (x + u) / K - 1; `noise` is u in [0, 1), float, of the shape of `images`."""
     return (images.to(noise.dtype) + noise) * (2 / levels) - 1

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.errors import DataError
 
 OUTPUT_TYPES = ("pil", "np", "pt")
-Generators = torch.Generator | list[torch.Generator] | None
+Generators = torch.Generator | list[torch.Generator] | tuple[torch.Generator, ...] | None
 """Of a pipeline's call: one for all images, or one for each, so that an image does not depend on those beside it."""
 
 
@@ -41,7 +41,7 @@ def drawn(draw: Callable[..., Tensor], num_images: int, shape: tuple[int, ...], 
     """
     if num_images < 1:
         raise DataError(f"{num_images} images were asked for; ask for at least 1")
-    if not isinstance(generator, list):
+    if not isinstance(generator, list | tuple):
         return draw(num_images, *shape, generator=generator)
     if len(generator) != num_images:
         raise DataError(

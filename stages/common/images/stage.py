@@ -244,7 +244,12 @@ def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Famil
     if measured.by_calls:
         save_file({str(calls): images for calls, images in measured.by_calls.items()}, context.directory / BY_CALLS)
     cost = cost_of(context, prepared, measured.latency_ms, family.num_function_evaluations)
-    outcome = Outcome(samples=measured.samples, likelihood=measured.likelihood, cost=cost)
+    outcome = Outcome(
+        samples=measured.samples,
+        likelihood=measured.likelihood,
+        cost=cost,
+        num_train=len(split_of(config, context, "train")),
+    )
     _write(config, context, family, outcome)
     test = load_split(context.input("images"), "test").images
     context.phase("drawing the report")

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import DataError
-from stages.common.images.grid import Grid
+from stages.common.images.grid import Grid, other_size
 from stages.common.images.unet_config import UNetConfig
 
 MOST_PLACES, LARGEST_UNNAMED_PATCH = 14, 2
@@ -54,7 +54,7 @@ def choose_patch_size(config: UNetConfig, *, height: int, width: int) -> int:
     if config.patch_size in fitting:
         return config.patch_size
     if config.patch_size is not None or not fitting:
-        advice = f"set patch_size to one of {fitting}" if fitting else "crop or pad the images in the dataset stage"
+        advice = f"set patch_size to one of {fitting}" if fitting else other_size(min(height, width), factor)
         raise DataError(
             f"images of {height}x{width} pixels do not fit patch_size {config.patch_size} and {len(config.block_out_channels)} "
             f"resolutions (block_out_channels): the sides must be multiples of patch_size x {factor}; {advice}, or set fewer "

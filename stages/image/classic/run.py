@@ -55,7 +55,7 @@ def run(config: Config, context: Context) -> None:
         batch_size=len(splits["train"]),
         peak_flops_of_process=None,
     )
-    outcome = Outcome(samples=samples, likelihood=likelihood, cost=cost)
+    outcome = Outcome(samples=samples, likelihood=likelihood, cost=cost, num_train=len(splits["train"]))
     _write(config, context, model, outcome)
     report.write(context, model, outcome, splits["test"], name=family_name(config))
 

@@ -15,6 +15,23 @@ RISK = 1e-3
 _RISK_IN_DEVIATIONS = 3.09  # of a normal distribution: its upper tail beyond this is RISK
 
 
+def check_number(
+    total: int, classes: Sequence[str], *, fractions: Mapping[str, float], least: int, num_copies: int, num_dropped: int
+) -> None:
+    """Refuse so few images that there is nothing to split; for the arguments see `check`.
+
+    Raises:
+        DataError: no image, one image, or fewer images than classes.
+    """
+    enough = images_needed(fractions, len(classes), least)
+    without = _left_out(num_copies, num_dropped)
+    if total <= 1:
+        found = "all images are equal" if total and num_copies else f"there is {'one image' if total else 'no image'}"
+        raise DataError(f"{found}{without}: nothing can be learnt from that; give about {enough:,} different images")
+    if total < len(classes):
+        raise DataError(f"{total:,} images for {len(classes):,} classes{without}: give about {enough:,} images")
+
+
 def check(
     splits: Mapping[str, Split],
     classes: Sequence[str],
@@ -34,17 +51,11 @@ def check(
         num_copies, num_dropped: images that were left out, for the message.
 
     Raises:
-        DataError: no image, one image, fewer images than classes, an empty class, a split too small, a class not in train.
+        DataError: an empty class, a split too small, a class not in train.
     """
     sizes = {name: len(splits[name]) for name in SPLITS}
-    total = sum(sizes.values())
     enough = images_needed(fractions, len(classes), least)
-    without = f" (left out before: {num_copies:,} copies, {num_dropped:,} dropped)" if num_copies or num_dropped else ""
-    if total <= 1:
-        found = "all images are equal" if total and num_copies else f"there is {'one image' if total else 'no image'}"
-        raise DataError(f"{found}{without}: nothing can be learnt from that; give about {enough:,} different images")
-    if total < len(classes):
-        raise DataError(f"{total:,} images for {len(classes):,} classes{without}: give about {enough:,} images")
+    without = _left_out(num_copies, num_dropped)
     counts = class_counts(splits, len(classes))
     empty = [name for name, row in zip(classes, counts, strict=True) if sum(row.values()) == 0]
     if empty:
@@ -59,6 +70,10 @@ def check(
     unlearnt = [name for name, row in zip(classes, counts, strict=True) if row["train"] == 0]
     if unlearnt:
         raise DataError(f"no train image of class {_listed(unlearnt)}{without}: give more images of it")
+
+
+def _left_out(num_copies: int, num_dropped: int) -> str:
+    return f" (left out before: {num_copies:,} copies, {num_dropped:,} dropped)" if num_copies or num_dropped else ""
 
 
 def class_counts(splits: Mapping[str, Split], num_classes: int) -> list[dict[str, int]]:

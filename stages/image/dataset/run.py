@@ -5,11 +5,13 @@ source -> gates -> different images -> splits by hash -> checks -> images.safete
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.contract import Context
 from stages.common.images.grid import SPLITS, Grid, Split, save_images, sha256_of
 from stages.common.images.parts import doing
 from stages.image.dataset import report
-from stages.image.dataset.checks import check
+from stages.image.dataset.checks import check, check_number
 from stages.image.dataset.config import Config
 from stages.image.dataset.gates import Gates
 from stages.image.dataset.neighbours import nearness
@@ -46,15 +48,15 @@ def build(config: Config, context: Context, plan: Plan) -> report.Dataset:
     images = distinct.images()
     classes = plan.origin.classes if plan.origin.classes is not None else in_order(gates.classes)
     context.progress(1, PHASES, unit="phase", images=len(images))
+    rules: dict[str, Any] = {
+        "fractions": plan.fractions,
+        "least": config.min_split_images,
+        "num_copies": distinct.num_copies,
+        "num_dropped": gates.num_dropped,
+    }
+    check_number(len(images), classes, **rules)
     splits = make_splits(images, classes, validation=plan.validation, test=plan.test)
-    check(
-        splits,
-        classes,
-        fractions=plan.fractions,
-        least=config.min_split_images,
-        num_copies=distinct.num_copies,
-        num_dropped=gates.num_dropped,
-    )
+    check(splits, classes, **rules)
     context.progress(2, PHASES, unit="phase")
     return report.Dataset(
         grid=_grid(plan, splits, classes),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stages.common.images.config import ConditionalConfig, Count
+from stages.common.images.config import ConditionalConfig, Count, refuse_without_effect
 
 
 class Config(ConditionalConfig):
@@ -35,3 +35,11 @@ class Config(ConditionalConfig):
     """Share of the networks' features that a training step sets to zero."""
     num_dequantisation_draws: Count = 32
     """Draws of the dequantisation noise for each image when bits per dimension are measured, k of the bound."""
+
+    @model_validator(mode="after")
+    def _everything_counts(self) -> Self:
+        if self.architecture == "coupling":
+            refuse_without_effect(self, ("num_heads",), "architecture: coupling, which has no attention")
+        if self.class_conditional:
+            refuse_without_effect(self, ("num_dequantisation_draws",), "class_conditional: true (num_class_draws counts there)")
+        return self

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import DataError
+from stages.common.images.grid import other_size
 from stages.common.images.noise import BatchNoise
 from stages.image.flow.transforms import CausalTransform, CouplingTransform, Sizes, Transform
 
@@ -157,5 +158,5 @@ def _check_sides(height: int, width: int, patch_size: int) -> None:
         if value % patch_size:
             raise DataError(
                 f"{name} {value} is not a multiple of patch_size {patch_size}: patches would overlap or leave pixels out; "
-                "set a patch_size that divides it, or pad the images"
+                f"set a patch_size that divides it, or {other_size(value, patch_size)}"
             )

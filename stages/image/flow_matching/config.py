@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stages.common.images.config import ConditionalConfig, Count, Rate
+from stages.common.images.config import ConditionalConfig, Count, Rate, refuse_without_effect
 from stages.common.images.unet_config import UNetConfig
 
 
@@ -37,3 +37,15 @@ class Config(UNetConfig, ConditionalConfig):
 
     num_probes: Count = 4
     """Random vectors for each divergence (Hutchinson); as many as an image has values, or more: exact and slow."""
+
+    @model_validator(mode="after")
+    def _everything_counts(self) -> Self:
+        if self.class_conditional:
+            refuse_without_effect(
+                self,
+                ("num_likelihood_steps", "num_probes"),
+                "class_conditional: true (num_class_steps, num_class_draws count)",
+            )
+        else:
+            refuse_without_effect(self, ("num_class_steps",), "class_conditional: false")
+        return self

@@ -103,7 +103,7 @@ def game_signs(history: Mapping[str, Sequence[float]]) -> list[Sign]:
 
 
 def sample_signs(fake: Tensor, real: Tensor, *, seed: int) -> list[Sign]:
-    """Return the signs in samples, uint8 (N, C, H, W), against as many real images.
+    """Return the signs in samples, uint8 (N, C, H, W), against as many real images; none where N is 1.
 
     Args:
         fake: from the generator.
@@ -111,6 +111,8 @@ def sample_signs(fake: Tensor, real: Tensor, *, seed: int) -> list[Sign]:
         seed: of the bootstrap.
     """
     n = min(len(fake), len(real))
+    if n < 2:
+        return []  # one image has no other to be like
     fakes, reals = (_Distances(images[:n]) for images in (fake, real))
     facts = {"n": n, "items": "images", "unit": "1"}
     pairs = fakes.mean / max(reals.mean, 1e-12)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stages.common.images.config import Count, ImageModelConfig, Rate
+from stages.common.images.config import Count, ImageModelConfig, Rate, refuse_without_effect
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -44,3 +44,9 @@ class Config(ImageModelConfig):
     """How often the sides of an image are halved on the way to the coarsest level."""
     num_blocks: Count = 1
     """Residual blocks at each level."""
+
+    @model_validator(mode="after")
+    def _everything_counts(self) -> Self:
+        if self.penalty == "none":
+            refuse_without_effect(self, ("gamma",), "penalty: none")
+        return self

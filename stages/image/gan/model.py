@@ -70,13 +70,15 @@ class GeneratorPlayer(Player):
         self.config = config
 
     def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:  # noqa: ARG002
-        """See `Player`; `spread` is the standard deviation of fakes over that of real images."""
+        """See `Player`; `spread`, from two images on, is the standard deviation of fakes over that of real images."""
         discriminator = as_constant(self._opponent[0])
         fake = played(self.generator, images, noise)
         real = dequantise(images, self.generator.config.levels, noise.uniform(*images.shape[1:]))
         with torch.no_grad():  # no gradient, but the relativistic loss needs the values
             real_logits = discriminator(real)
         loss = generator_loss(real_logits, discriminator(fake), self.config.loss)
+        if len(images) < 2:
+            return {"loss": loss}
         spread = (fake.detach().var(0).sum() / real.var(0).sum().clamp_min(1e-12)).sqrt()
         return {"loss": loss, "spread": spread}
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.images.config import ConditionalConfig, Count, Rate
+from stages.common.images.config import ConditionalConfig, Count, Rate, refuse_without_effect
 
 
 class Config(ConditionalConfig):
@@ -38,8 +38,10 @@ class Config(ConditionalConfig):
     """Latents drawn for each image when bits per dimension are measured, k of the IWAE bound."""
 
     @model_validator(mode="after")
-    def _only_of_the_small_architecture(self) -> Self:
-        for name in ("encoder_hidden_size", "dropout", "prior_components", "class_conditional"):
-            if self.architecture != "small" and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} belongs to architecture small and changes nothing in {self.architecture}: leave it out")
+    def _everything_counts(self) -> Self:
+        if self.architecture != "small":
+            only_small = ("encoder_hidden_size", "dropout", "prior_components", "class_conditional")
+            refuse_without_effect(self, only_small, f"architecture: {self.architecture}")
+        if self.class_conditional:
+            refuse_without_effect(self, ("num_importance_samples",), "class_conditional: true (num_class_draws counts there)")
         return self
