@@ -223,6 +223,13 @@ def test_the_pipeline_of_a_class_conditional_flow_needs_labels_that_it_knows():
     pipeline = FlowPipeline(flow=flow().network)
     generator = seeded_generator(1)
     assert pipeline(class_labels=[0, 1, 1], generator=generator, output_type="pt").images.shape == (3, 1, 2, 2)
+
+    def drawn(**given):
+        return pipeline(generator=seeded_generator(4), output_type="pt", **given).images
+
+    assert torch.equal(drawn(class_labels=torch.tensor([1, 1])), drawn(class_labels=1, num_images=2))
+    with pytest.raises(DataError, match="class_labels has 2 labels for 3 images"):
+        drawn(class_labels=[0, 1], batch_size=3)
     for wrong in (None, [0, 2]):
         with pytest.raises(DataError, match="class_labels"):
             pipeline(class_labels=wrong, generator=generator)
@@ -277,6 +284,7 @@ def test_a_stage_writes_the_log_probability_of_every_named_image_given_every_cla
     made = run_stage(f"stages.image.{stage}", tmp_path / stage, values, {"images": images})
     facts, scores = load_scores(made.path)
     assert facts["train_counts"] == [8, 8]
+    assert "Trained from random weights on 16 images" in (made.path / "card.md").read_text()
     assert scores[TEST].values.shape == (12, 2)
     assert scores[TEST].halves.shape == (2, 12, 2)
     assert {found.role for found in scores.values()} == {"test", "validation", "corrupted", "foreign"}

@@ -25,6 +25,7 @@ from stages.common.images.features import load_extractors
 from stages.common.images.grid import SPLITS, Split, load_grid, load_split, save_images
 from stages.common.images.turns import all_turns, turns_of
 from stages.image.classifier.config import Config
+from stages.image.classifier.metrics import Accuracy, is_above_guessing
 from stages.image.classifier.run import run
 from stages.image.classifier.training import Trainer
 from tests.harness import commit, make_context, run_stage
@@ -174,10 +175,36 @@ def test_an_extractor_that_is_not_above_chance_is_refused(toy, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("with_classes", [False, True])
+def test_turns_that_cannot_be_told_are_refused_where_they_would_judge_and_said_where_they_do_not(with_classes, toy, tmp_path):
+    def same_turned(split):
+        images = sum(torch.rot90(split.images.int(), turn, (2, 3)) for turn in range(4)) // 8  # 0 or 1 of the 4 levels
+        images += 2 * split.labels[:, None, None, None]
+        return Split(images.to(torch.uint8), split.labels if with_classes else torch.full_like(split.labels, -1))
+
+    images = changed(tmp_path / "images", toy, same_turned, **({} if with_classes else {"classes": ()}))
+    if with_classes:
+        made = run_stage(STAGE, tmp_path / "out", TINY, {"images": images})
+        assert any(
+            "rotation does no better than guessing (25.0%)" in block.get("text", "") for block in section_of(made)["blocks"]
+        )
+    else:
+        with pytest.raises(StageError, match=r"rotation tells .* of 60 test images, .* guessing \(25.0%\), and would judge all"):
+            run_stage(STAGE, tmp_path / "out", TINY, {"images": images})
+
+
+@pytest.mark.parametrize(("low", "above"), [(0.24, False), (0.25, False), (0.26, True)])
+def test_turns_are_told_where_the_whole_interval_lies_above_guessing(low, above):
+    assert is_above_guessing(Accuracy(value=0.3, interval=(low, 0.37), num_images=60), 4) == above
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["none", "one class"])
 def test_images_without_two_classes_get_the_extractors_that_need_no_labels(toy, tmp_path, labels):
     def strip(split):
-        return Split(split.images, torch.full_like(split.labels, -1 if labels == "none" else 0))
+        images = split.images.clone()
+        images[..., 0, 0], images[..., -1, -1] = 3, 0  # so that turns can be told
+        return Split(images, torch.full_like(split.labels, -1 if labels == "none" else 0))
 
     classes = () if labels == "none" else ("thing",)
     images = changed(tmp_path / "images", toy, strip, classes=classes)

@@ -16,7 +16,6 @@ from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import load_split
 from stages.common.images.stage import run_family
 from stages.image.compare.config import Config
-from stages.image.compare.judges import check_judge
 from stages.image.compare.paths import PATH_KEYS
 from stages.image.compare.study import COSTS
 from tests.harness import commit, make_context, run_stage
@@ -373,15 +372,3 @@ def test_extractors_of_other_images_are_refused(tmp_path, images, models):
 def test_one_part_is_refused_because_it_has_no_spread():
     with pytest.raises(RecipeError, match="num_parts.*one part has no spread"):
         Config.parse({"num_parts": 1}, where="compare")
-
-
-@pytest.mark.parametrize(("low", "refused"), [(0.24, True), (0.26, False)])
-def test_a_self_supervised_judge_that_learnt_nothing_is_refused(tmp_path, images, low, refused):
-    extractors = make_extractors(tmp_path / "extractors", images, ("rotation",))
-    row = {"name": "rotation_0_accuracy", "split": "test", "value": 0.3, "n": 60, "interval": [low, 0.37]}
-    extractors.record.metrics.append(row)
-    if refused:
-        with pytest.raises(DataError, match=r"extractor rotation-0 tells .* in 30.0% of 60 test images, .* guessing \(25.0%\)"):
-            check_judge("rotation-0", extractors)
-    else:
-        check_judge("rotation-0", extractors)

@@ -89,6 +89,25 @@ def chance(test: Split) -> float:
     return float(torch.bincount(test.labels).max() / len(test))
 
 
+def is_above_guessing(found: Accuracy, num_answers: int) -> bool:
+    """Return whether the whole interval of the share of right answers lies above that of guessing."""
+    return found.interval[0] > 1 / num_answers
+
+
+def check_turns_above_guessing(name: str, found: Accuracy, num_turns: int) -> None:
+    """Refuse a network that is to judge by turns, as there are no classes, and cannot tell them.
+
+    Raises:
+        StageError: the interval of its test accuracy reaches down to what guessing gives.
+    """
+    if not is_above_guessing(found, num_turns):
+        raise StageError(
+            f"extractor {name} tells how far an image is turned in {found.value:.1%} of {found.num_images} test images, which is "
+            f"no better than guessing ({1 / num_turns:.1%}), and would judge all models, as the images have no classes: train it "
+            "longer (num_steps), or give images that differ from themselves turned"
+        )
+
+
 def check_above_chance(name: str, accuracy: Mapping[str, Accuracy], level: float) -> None:
     """Refuse an extractor that has learnt nothing: distances between its features would mean nothing.
 

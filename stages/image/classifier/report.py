@@ -14,7 +14,7 @@ from stages.common.images.features import Extractor, ExtractorFacts, load_extrac
 from stages.common.images.grid import Grid, Split
 from stages.common.plots import line_chart
 from stages.image.classifier.config import Config
-from stages.image.classifier.metrics import Accuracy, Calibration
+from stages.image.classifier.metrics import Accuracy, Calibration, is_above_guessing
 from stages.image.classifier.panel import write_panel
 from stages.image.classifier.pictures import confusion_picture
 
@@ -107,6 +107,13 @@ def _accuracy_table(context: Context, outcomes: Sequence[Outcome]) -> None:
         "between train and test is what was learnt by heart. The untrained network is there for its features only."
     )
     context.section.table("What each network learnt", columns, rows, caption=caption)
+    for outcome in outcomes:
+        facts, found = outcome.facts, outcome.accuracy
+        if facts.kind == "rotation" and not is_above_guessing(found["test"], facts.num_outputs):
+            context.section.text(
+                f"{facts.name} does no better than guessing ({1 / facts.num_outputs:.1%}): it has learnt nothing of turns, and "
+                "its opinion of models is hardly worth more than that of the untrained network."
+            )
 
 
 def _loss_curves(context: Context, outcomes: Sequence[Outcome]) -> None:

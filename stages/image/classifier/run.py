@@ -17,7 +17,15 @@ from stages.common.images.parts import doing
 from stages.common.images.turns import turns_of
 from stages.image.classifier import report
 from stages.image.classifier.config import Config
-from stages.image.classifier.metrics import Accuracy, calibration, chance, check_above_chance, class_accuracy, turn_accuracy
+from stages.image.classifier.metrics import (
+    Accuracy,
+    calibration,
+    chance,
+    check_above_chance,
+    check_turns_above_guessing,
+    class_accuracy,
+    turn_accuracy,
+)
 from stages.image.classifier.training import Task, Trainer, tasks_of
 
 
@@ -79,6 +87,10 @@ def _finish(
     config: Config, context: Context, grid: Grid, splits: dict[str, Split], tasks: dict[str, Task], folders: dict[str, Path]
 ) -> None:
     outcomes = [_outcome(context, grid, splits, task, folders[name]) for name, task in tasks.items()]
+    if not any(task.kind == "supervised" for task in tasks.values()):
+        for outcome in outcomes:
+            if outcome.facts.kind == "rotation":
+                check_turns_above_guessing(outcome.facts.name, outcome.accuracy["test"], outcome.facts.num_outputs)
     for outcome in outcomes:
         shutil.copytree(folders[outcome.facts.name], context.directory / outcome.facts.name, dirs_exist_ok=True)
     write_json(context.directory / EXTRACTORS, [asdict(outcome.facts) for outcome in outcomes])

@@ -20,7 +20,7 @@ from stages.common.images.spread import RANGES
 from stages.common.metrics.frechet_distance import frechet
 from stages.common.verdicts import LEAST_SEEDS, Sampled
 from stages.image.compare.config import Config
-from stages.image.compare.judges import check_judge, main_extractor
+from stages.image.compare.judges import main_extractor
 from stages.image.compare.models import RAW, SHARES, Contestant, Run
 from stages.image.compare.modes import ModeJudge, anchors_of, mode_numbers
 from stages.image.compare.paths import path_numbers
@@ -62,7 +62,6 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant],
     train, real = load_split(images, "train"), load_split(images, config.split)
     extractors = load_extractors(context.input("extractors"))
     main = main_extractor(extractors)
-    check_judge(main.name, context.input("extractors"))
     evaluator = _evaluator(config, context, contestants, extractors, train, real)
     results = _evaluate(context, contestants, evaluator)
     references = References.of(main, train=train.images, unseen=real.images, evaluator=evaluator)

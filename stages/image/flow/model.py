@@ -44,7 +44,8 @@ class LikelihoodPlayer(Player):
         """See `Player`."""
         values = dequantise(images, self._grid.levels, noise.uniform(*self._grid.shape))
         given = labels if self._with_classes else None
-        return {"loss": bits_per_dim(self.network.log_prob(values, noise, given), self._grid).mean()}
+        log_density = self.network.log_prob(values, noise, given)  # log p(y), eq. 5
+        return {"loss": bits_per_dim(log_density, self._grid).mean()}
 
 
 class Flow(ConditionalFamily):

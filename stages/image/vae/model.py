@@ -59,6 +59,7 @@ class ElboPlayer(Player):
         to_bits = 1 / (images[0].numel() * math.log(2))
         reconstruction = -self._pixels.log_prob(outputs, images).flatten(1).sum(1).mean() * to_bits
         kl = kl_to_prior(prior_of(self.network), mean, logvar, latents).mean() * to_bits
+        # eq. 3 with its sign turned, for beta = 1
         return {"loss": reconstruction + self._beta * kl, "reconstruction": reconstruction, "kl": kl}
 
     def _decode(self, latents: Tensor, noise: BatchNoise, given: dict[str, Tensor]) -> DecoderOutput:
