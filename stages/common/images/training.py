@@ -180,7 +180,8 @@ class ImageTraining:
         scalars = torch.stack([value.detach().float() for value in losses.values()])
         if self.accelerator.num_processes > 1:
             scalars = self.accelerator.reduce(scalars, "mean")
-        gradients = [parameter.grad for parameter in seat.player.parameters() if parameter.grad is not None]
+        (group,) = seat.optimizer.param_groups  # asking the modules for their parameters takes 2 % of a small step
+        gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
         # All tensors in one call, as `clip_grad_norm_` does on a GPU only: small networks have many small tensors.
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
         values = dict(zip(losses, scalars.tolist(), strict=True))
