@@ -24,7 +24,6 @@ from pipeline.contract import Context
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import Grid
 from stages.common.images.noise import BatchNoise
-from stages.common.verdicts import t_interval
 
 History = Mapping[str, list[float]]
 Sampler = Callable[[int, torch.Generator], Tensor]
@@ -85,12 +84,6 @@ class Likelihood:
     bits: Tensor
     kind: LikelihoodKind
     detail: str
-
-
-def mean_interval(bits: Tensor) -> tuple[float, float]:
-    """Return the 95 % t interval of the mean of (B,) over other images; one image shows no spread, both ends are its own."""
-    values = bits.tolist()
-    return t_interval(values) if len(values) > 1 else (values[0], values[0])
 
 
 class Trainable(ABC):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pipeline.contract import Context, write_bytes
 from stages.common import plots
+from stages.common.images.bits import mean_interval, record_bits, show_bits
 from stages.common.images.config import ImageModelConfig
-from stages.common.images.family import KINDS, Family, History, Likelihood, mean_interval
+from stages.common.images.family import Family, History, Likelihood
 from stages.common.images.grid import load_grid
 from stages.common.images.pictures import named_rows
 
@@ -93,12 +94,11 @@ class Outcome:
 
 def write_report(config: ImageModelConfig, context: Context, family: Family, outcome: Outcome, test: Tensor) -> None:
     """Add metrics, the film strip, the likelihood table and the cost to the section that the family has opened."""
-    intervals = {split: mean_interval(found.bits) for split, found in outcome.likelihood.items()}
-    _metrics(context, outcome, intervals)
+    _metrics(context, outcome)
     _film_strip(context, family, outcome, test)
-    _likelihood(context, outcome, intervals)
+    _likelihood(context, outcome)
     _cost(context, config, family, outcome)
-    _card(context, family, outcome, intervals)
+    _card(context, family, outcome)
 
 
 def curves(context: Context, history: History, keys: Mapping[str, str], *, ylabel: str, name: str, caption: str) -> None:
@@ -109,20 +109,8 @@ def curves(context: Context, history: History, keys: Mapping[str, str], *, ylabe
         context.section.figure(path, caption)
 
 
-def _metrics(context: Context, outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> None:
-    for split, found in outcome.likelihood.items():
-        context.metric(
-            "bits_per_dim",
-            float(found.bits.mean()),
-            unit="bit/dim",
-            higher_is_better=False,
-            n=len(found.bits),
-            split=split,
-            items="images",
-            interval=list(intervals[split]),
-            kind=found.kind,
-            headline=split == "test",
-        )
+def _metrics(context: Context, outcome: Outcome) -> None:
+    record_bits(context, outcome.likelihood)
     cost, steps = outcome.cost, {"n": outcome.cost.num_steps, "items": "steps"}
     context.metric("training_flops", cost.training_flops, unit="FLOP", higher_is_better=None, **steps)
     context.metric("num_parameters", cost.parameters, unit="1", higher_is_better=None, n=1)
@@ -155,26 +143,11 @@ def _row_name(sample_set: str) -> str:
     return "last weights" if sample_set == "raw" else f"{sample_set} of the budget" if sample_set[:1].isdigit() else sample_set
 
 
-def _likelihood(context: Context, outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> None:
+def _likelihood(context: Context, outcome: Outcome) -> None:
     if not outcome.likelihood:
         context.section.text("This family gives no likelihood: it can draw images, but cannot say how probable an image is.")
         return
-    rows = [
-        [
-            split,
-            float(found.bits.mean()),
-            f"[{intervals[split][0]:.3f}, {intervals[split][1]:.3f}]",
-            len(found.bits),
-            KINDS.get(found.kind, found.kind),
-        ]
-        for split, found in outcome.likelihood.items()
-    ]
-    context.section.table(
-        "Bits per dimension",
-        ["split", "bit/dim", "95 % interval", "images", "kind of number"],
-        rows,
-        caption=f"{outcome.likelihood['test'].detail}. Train far below test means learnt by heart.",
-    )
+    show_bits(context, outcome.likelihood)
 
 
 def _cost(context: Context, config: ImageModelConfig, family: Family, outcome: Outcome) -> None:
@@ -199,7 +172,7 @@ def _cost(context: Context, config: ImageModelConfig, family: Family, outcome: O
     context.section.facts(f"Cost of the {family.name}", values)
 
 
-def _card(context: Context, family: Family, outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> None:
+def _card(context: Context, family: Family, outcome: Outcome) -> None:
     grid = load_grid(context.input("images"))
     metadata = {
         "library_name": "diffusers",
@@ -220,7 +193,7 @@ def _card(context: Context, family: Family, outcome: Outcome, intervals: Mapping
         f"- Network calls for one sample: {outcome.cost.num_function_evaluations}",
     ]
     if found := outcome.likelihood.get("test"):
-        low, high = intervals["test"]
+        low, high = mean_interval(found.bits)
         lines.append(
             f"- Test: {float(found.bits.mean()):.3f} bits per dimension (95 % interval {low:.3f} to {high:.3f}, "
             f"{len(found.bits)} images; {found.kind}: {found.detail})"

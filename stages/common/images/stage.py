@@ -244,12 +244,8 @@ def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Famil
     if measured.by_calls:
         save_file({str(calls): images for calls, images in measured.by_calls.items()}, context.directory / BY_CALLS)
     cost = cost_of(context, prepared, measured.latency_ms, family.num_function_evaluations)
-    outcome = Outcome(
-        samples=measured.samples,
-        likelihood=measured.likelihood,
-        cost=cost,
-        num_train=len(split_of(config, context, "train")),
-    )
+    train = split_of(config, context, "train")
+    outcome = Outcome(samples=measured.samples, likelihood=measured.likelihood, cost=cost, num_train=len(train))
     _write(config, context, family, outcome)
     test = load_split(context.input("images"), "test").images
     context.phase("drawing the report")
@@ -259,7 +255,7 @@ def _finish(config: ImageModelConfig, context: Context, prepared: Prepared[Famil
         most = config.num_class_images
         context.phase(f"scoring {most} images for each class")
         with doing(f"scoring {most} images for each class", f"set num_class_images lower than {most}, or {_SMALLER}"):
-            score_classes(config, context, family, split_of(config, context, "train"))
+            score_classes(config, context, family, train)
     write_report(config, context, family, outcome, test)
 
 

@@ -7,7 +7,7 @@ import yaml
 from torch import Tensor
 
 from pipeline.contract import Context, write_bytes
-from stages.common.images.family import Likelihood, mean_interval
+from stages.common.images.bits import mean_interval, record_bits, show_bits
 from stages.common.images.family_report import Outcome
 from stages.common.images.grid import quantise
 from stages.common.images.pictures import named_rows, sheet
@@ -49,9 +49,8 @@ def write(context: Context, model: ClassicModel, outcome: Outcome, test: Tensor,
     """Write metrics, the section and the card; `test` are the test images, uint8 (B, C, H, W)."""
     title, idea, formula = IDEAS[name.partition("-")[0]]
     context.section.describe(title=f"{title} ({name})" if "-" in name else title, idea=idea, formula=formula)
-    intervals = {split: mean_interval(found.bits) for split, found in outcome.likelihood.items()}
-    _metrics(context, outcome, intervals)
-    _bits_table(context, outcome, intervals)
+    _metrics(context, outcome)
+    show_bits(context, outcome.likelihood)
     _pictures(context, model, outcome, test)
     _trials(context, model)
     cost = outcome.cost
@@ -66,43 +65,17 @@ def write(context: Context, model: ClassicModel, outcome: Outcome, test: Tensor,
             "peak memory, GiB": cost.peak_memory_gib,
         },
     )
-    _card(context, model, outcome, intervals, name)
+    _card(context, model, outcome, name)
 
 
-def _metrics(context: Context, outcome: Outcome, intervals: dict[str, tuple[float, float]]) -> None:
-    for split, found in outcome.likelihood.items():
-        context.metric(
-            "bits_per_dim",
-            float(found.bits.mean()),
-            unit="bit/dim",
-            higher_is_better=False,
-            n=len(found.bits),
-            split=split,
-            items="images",
-            interval=list(intervals[split]),
-            kind=found.kind,
-            headline=split == "test",
-        )
+def _metrics(context: Context, outcome: Outcome) -> None:
+    record_bits(context, outcome.likelihood)
     cost = outcome.cost
     context.metric("training_flops", 0, unit="FLOP", higher_is_better=None, n=1)
     context.metric("num_parameters", cost.parameters, unit="1", higher_is_better=None, n=1)
     context.metric("wall_seconds", cost.wall_seconds, unit="s", higher_is_better=False, n=1)
     context.metric("peak_memory_gib", cost.peak_memory_gib, unit="GiB", higher_is_better=False, n=1)
     context.metric("latency_ms_per_image", cost.latency_ms_per_image, unit="ms", higher_is_better=False, n=64, items="images")
-
-
-def _bits_table(context: Context, outcome: Outcome, intervals: dict[str, tuple[float, float]]) -> None:
-    rows: list[list[str | int | float | bool | None]] = [
-        [split, float(found.bits.mean()), f"[{intervals[split][0]:.3f}, {intervals[split][1]:.3f}]", len(found.bits), found.kind]
-        for split, found in outcome.likelihood.items()
-    ]
-    found: Likelihood = outcome.likelihood["test"]
-    context.section.table(
-        "Bits per dimension",
-        ["split", "bit/dim", "95 % interval", "images", "kind of number"],
-        rows,
-        caption=f"{found.detail}. Train far below test means learnt by heart.",
-    )
 
 
 def _pictures(context: Context, model: ClassicModel, outcome: Outcome, test: Tensor) -> None:
@@ -139,10 +112,10 @@ def _trials(context: Context, model: ClassicModel) -> None:
     )
 
 
-def _card(context: Context, model: ClassicModel, outcome: Outcome, intervals: dict[str, tuple[float, float]], name: str) -> None:
+def _card(context: Context, model: ClassicModel, outcome: Outcome, name: str) -> None:
     grid, found = model.grid, outcome.likelihood["test"]
     metadata = {"library_name": "diffusers", "license": grid.license, "tags": ["groundup", name]}
-    low, high = intervals["test"]
+    low, high = mean_interval(found.bits)
     kind = type(model.density).__name__
     size = f"{grid.height}x{grid.width}, {grid.channels} channel(s), {grid.levels} levels"
     text = f"""---

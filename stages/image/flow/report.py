@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pipeline.contract import Context
-from stages.common.images.family import History, mean_interval
+from stages.common.images.bits import mean_interval
+from stages.common.images.family import History
 from stages.common.images.family_report import curves
 from stages.common.images.grid import dequantise, quantise
 from stages.common.images.latent_plane import NUM_CORNERS, show_plane, slerp

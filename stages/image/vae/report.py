@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.contract import Context
-from stages.common.images.family import PATHS, History, mean_interval
+from stages.common.images.bits import mean_interval
+from stages.common.images.family import PATHS, History
 from stages.common.images.family_report import curves
 from stages.common.images.latent_plane import NUM_CORNERS, show_plane, slerp
 from stages.common.images.pictures import named_rows, sheet
