@@ -83,7 +83,7 @@ class Outcome:
         samples: name of a sample set -> uint8 (N, C, H, W); "1/8" ... "1" are shares of the budget.
         likelihood: split -> bits per dimension; empty where the family has none.
         cost: what it took.
-        num_train: labelled or not, the images that it learned from.
+        num_train: images that it learned from.
     """
 
     samples: Mapping[str, Tensor]
