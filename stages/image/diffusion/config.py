@@ -19,7 +19,7 @@ class Config(UNetConfig):
     """Largest learning rate; it rises over a tenth of the steps and falls to zero along a cosine."""
     num_timesteps: Count = 200
     """Steps T from an image to pure noise; the network knows each, and the bound on the likelihood adds up all but the
-    first, whose noise is smaller than half a bin of the grid."""
+    first few, whose noise is smaller than half a bin of the grid."""
 
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     """What the network says of a noisy image: the noise in it, or a mix of noise and image of one size at every step."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from pipeline.contract import Context, write_bytes
 from stages.common import plots
+from stages.common.images.bits import mean_interval
 from stages.common.images.family import History
 from stages.common.images.family_report import curves
 from stages.common.images.grid import in_comment
 from stages.common.images.latent_plane import NUM_CORNERS, show_plane
 from stages.common.images.ode import CALLS_PER_HEUN_STEP, heun_path
 from stages.common.images.pictures import named_rows
-from stages.common.verdicts import t_quantile
 
 if TYPE_CHECKING:
     from stages.image.flow_matching.model import FlowMatching
@@ -168,7 +167,7 @@ def _solver_error(context: Context, family: FlowMatching, images: Tensor, genera
         finer.config = family.config.model_copy(update={key: num_steps})
         bits.append(finer.likelihood(images, generator).bits)
     change = bits[1] - bits[0]
-    mean, half = float(change.mean()), t_quantile(len(change) - 1) * float(change.std()) / math.sqrt(len(change))
+    mean, (low, high) = float(change.mean()), mean_interval(change)
     context.metric(
         "likelihood_solver_change",
         mean,
@@ -177,11 +176,11 @@ def _solver_error(context: Context, family: FlowMatching, images: Tensor, genera
         n=len(change),
         split="test",
         items="images",
-        interval=[mean - half, mean + half],
+        interval=[low, high],
     )
     context.section.text(
         f"Bits per dimension are a number of the solver: with {2 * usual} steps in place of "
-        f"{usual} they change by {mean:+.4f} ± {half:.4f} bit/dim (mean and 95 % interval over "
+        f"{usual} they change by {mean:+.4f} ± {high - mean:.4f} bit/dim (mean and 95 % interval over "
         f"{len(change)} test images). Differences between models smaller than that mean nothing."
     )
 
