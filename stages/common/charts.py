@@ -46,7 +46,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """One curve: the model's number in the table, means, and the lowest and highest seed at each x."""
+    """One curve: the model's number in the table, means, and the ends of their intervals at each x."""
 
     number: int
     xs: Sequence[float]

@@ -15,8 +15,10 @@ from pipeline.errors import DataError, RecipeError
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import load_split
 from stages.common.images.stage import run_family
+from stages.common.verdicts import estimate
 from stages.image.compare.config import Config
 from stages.image.compare.paths import PATH_KEYS
+from stages.image.compare.scores import agreement_of
 from stages.image.compare.study import COSTS
 from tests.harness import commit, make_context, run_stage
 from tests.image.comparisons import TFLOP, make_extractors, model_artifact
@@ -206,6 +208,35 @@ def test_quality_against_calls_is_measured_where_every_seed_was_sampled_with_few
     assert {label: list(curve) for label, curve in curves.items()} == {"vae": ["2", "8"]}
     assert all(curves["vae"]["2"][seed] > curves["vae"]["8"][seed] for seed in ("1", "2"))
     assert "figures/calls.svg" in [block["path"] for block in blocks_of(compared, "figure")]
+
+
+def test_the_last_weights_have_an_interval_over_draws_of_samples_where_seeds_are_few(compared):
+    (table,) = [block for block in blocks_of(compared, "table") if block["title"] == "Averaged weights or the last ones"]
+    assert [row[0] for row in table["rows"]] == ["vae", "gan"]
+    assert all("\u00a0~\u00a0" in cell for row in table["rows"] for cell in row[1:])
+
+
+def ranked(*distances):
+    """Return what an evaluator returns of a model, by seed: its distance in the space `one`; in `other` they fall as the seed says."""
+    spaces = [{"one": float(number), "other": float(sign * number)} for number, sign in zip(distances, (1, 1, -1), strict=False)]
+    return {
+        seed: {
+            "spaces": {name: {"sha256": name, "values": {"frechet_distance": value}} for name, value in found.items()},
+            **dict.fromkeys(("num_samples", "num_references", "num_parts", "seed", "references_sha256", "training_sha256"), 0),
+        }
+        for seed, found in enumerate(spaces)
+    }
+
+
+def test_orders_are_compared_seed_by_seed_and_their_agreement_has_an_interval_over_seeds():
+    results = {"a": ranked(1, 2, 3), "b": ranked(4, 5, 6), "c": ranked(7, 8, 9)}
+    (found,) = agreement_of(results, {}).values()
+    assert list(found.values.values()) == [1, 1, -1]
+    assert (estimate(found).mean, estimate(found).method) == (pytest.approx(1 / 3), "seeds")
+    assert (estimate(found).low, estimate(found).high) == (-1, 1)
+    few = {label: {0: seeds[0], 2: seeds[2]} for label, seeds in results.items()}
+    (found,) = agreement_of(few, {label: seeds[0] for label, seeds in results.items()}).values()
+    assert (estimate(found).mean, estimate(found).method) == (1, "none")
 
 
 def test_claims_come_out_by_rule(compared):

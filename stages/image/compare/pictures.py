@@ -16,7 +16,7 @@ from pipeline.contract import Context
 from stages.common.charts import Band, Point, band_chart, interval_chart, scatter_chart
 from stages.common.images.pictures import named_rows
 from stages.common.metrics.memorisation import nearest
-from stages.common.verdicts import Estimate, Sampled
+from stages.common.verdicts import Estimate, Sampled, estimate
 from stages.image.compare.config import Config
 from stages.image.compare.models import SHARES, Contestant
 from stages.image.compare.study import Study
@@ -68,14 +68,15 @@ def draw_charts(context: Context, study: Study) -> None:
 
 _CALLS = (
     "Quality against the number of times that the network is called for one sample: the same trained models sampled with fewer "
-    "steps, mean and range over the seeds; the last point of a curve is the number that all other figures stand on. A family "
+    "steps, mean and 95 % interval; the last point of a curve is the number that all other figures stand on. A family "
     "that draws in one call has no curve."
 )
 _ANYTIME = (
     "Quality against compute: the distance to real images after an eighth, a quarter, a half and all of the budget, mean "
-    "and range over the seeds. The points on the way are stops of one training whose learning rate falls along a cosine over the "
-    "whole budget, so it has not fallen there yet: they are not what a model trained for that budget alone would reach. Where "
-    "curves cross, the order on the way is another one than at the end."
+    "and 95 % interval (over seeds where there are three or more, else over draws of samples). The points on the way are stops "
+    "of one training whose learning rate falls along a cosine over the whole budget, so it has not fallen there yet: they are "
+    "not what a model trained for that budget alone would reach. Where curves cross, the order on the way is another one than at "
+    "the end."
 )
 _SECONDS = (
     "The same against processor seconds: equal FLOPs are not equal seconds, for small operations keep a processor waiting. "
@@ -162,14 +163,10 @@ def _calls(context: Context, study: Study) -> None:
 
 
 def _band(number: int, xs: Sequence[float], distances: Sequence[Sampled]) -> Band:
-    values = [list(one.values.values()) for one in distances]
-    return Band(
-        number=number,
-        xs=list(xs),
-        means=[float(np.mean(row)) for row in values],
-        lows=[min(row) for row in values],
-        highs=[max(row) for row in values],
-    )
+    found = [estimate(one) for one in distances]
+    ends = [_positive_ends(one) or (one.mean, one.mean) for one in found]
+    lows, highs = zip(*ends, strict=True)
+    return Band(number=number, xs=list(xs), means=[one.mean for one in found], lows=list(lows), highs=list(highs))
 
 
 def _scatter(context: Context, study: Study, key: str, xlabel: str, name: str, caption: str, *, log_x: bool) -> None:

@@ -8,7 +8,8 @@ Legend: N samples, M train images, m unseen images, C channels, H height, W widt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch import Tensor
 from pipeline.contract import Context
 from stages.common.images.evaluation import Evaluator
 from stages.common.images.features import Space
-from stages.common.images.spread import Values, measured
+from stages.common.images.spread import RANGES, Values, measured
 from stages.common.metrics.frechet_distance import frechet
+from stages.common.verdicts import Sampled
 from stages.common.wording import short
 from stages.image.compare import tables
 from stages.image.compare.study import Study
@@ -71,6 +73,22 @@ class References:
         def values(rows: np.ndarray) -> Values:
             to_train = frechet(features[rows], self.train)
             return {"frechet_distance": to_train, "frechet_gap": frechet(features[rows], self.unseen) - to_train}
+
+        return measured(values, len(features), self.parts)
+
+    def distances(self, sets: Mapping[int, Tensor]) -> Sampled:
+        """Return the distance to unseen images of the samples of each seed, with its deviation over other draws of samples."""
+        found = {seed: self._to_unseen(self.space.features(samples)) for seed, samples in sets.items()}
+        return Sampled(
+            {seed: one["values"]["frechet_distance"] for seed, one in found.items()},
+            {seed: one["deviations"].get("frechet_distance", math.nan) for seed, one in found.items()},
+            RANGES["frechet_distance"],
+            degrees=len(self.parts) - 1,
+        )
+
+    def _to_unseen(self, features: np.ndarray) -> dict[str, Values]:
+        def values(rows: np.ndarray) -> Values:
+            return {"frechet_distance": frechet(features[rows], self.unseen)}
 
         return measured(values, len(features), self.parts)
 

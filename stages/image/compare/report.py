@@ -154,7 +154,7 @@ def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: S
             },
             "frechet_distance_of_last_weights": {label: number.values for label, number in study.raw.items()},
             "frechet_distance_by_space": study.distances,
-            "kendall_tau": [[*spaces, None if math.isnan(tau) else tau] for spaces, tau in study.agreement.items()],
+            "kendall_tau": [[*spaces, _json(estimate(tau))] for spaces, tau in study.agreement.items()],
             "pairs": [_pair_json(pair) for pair in pairs],
             "claims": [asdict(claim) for claim in claims],
         },
@@ -238,9 +238,16 @@ def _write_agreement(context: Context, study: Study) -> None:
         "Agreement of the orders",
         ["space", "space", "Kendall's τ"],
         tables.agreement_rows(study),
-        caption=f"1: the same order, 0: unrelated, −1: reversed; over {len(study.contestants)} rows. Where it is low, a ranking "
-        "is the extractor's opinion.",
+        caption=f"1: the same order, 0: unrelated, −1: reversed; over {len(study.contestants)} rows, {_of_orders(study)}. "
+        "Where it is low, a ranking is the extractor's opinion.",
     )
+
+
+def _of_orders(study: Study) -> str:
+    counts = {len(tau.values) for tau in study.agreement.values()}
+    if max(counts, default=0) < LEAST_SEEDS:
+        return f"of the mean distances; with fewer than {LEAST_SEEDS} seeds in common it has no interval"
+    return f"the mean over the orders of {max(counts)} seeds with its 95 % t interval"
 
 
 def _intervals() -> str:
@@ -258,7 +265,7 @@ def _markdown(cells: Sequence[str]) -> str:
 
 def _json(found: Estimate) -> dict[str, Any]:
     values = asdict(found)
-    return values | {key: None for key in ("low", "high") if math.isnan(values[key])}
+    return values | {key: None for key in ("mean", "low", "high") if math.isnan(values[key])}
 
 
 def _pair_json(pair: Pair) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from pipeline.contract import Context, read_events
 from stages.common.images.evaluation import Evaluator, check_comparable, rank_agreement
@@ -66,17 +66,14 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant],
     results = _evaluate(context, contestants, evaluator)
     references = References.of(main, train=train.images, unseen=real.images, evaluator=evaluator)
 
-    def distances_of(sets: Mapping[int, Tensor]) -> Sampled:
-        return _certain({seed: frechet(main.features(samples), references.unseen) for seed, samples in sets.items()})
-
     def distances(one: Contestant, sample_set: str) -> Sampled:
-        return distances_of(one.samples(sample_set))
+        return references.distances(one.samples(sample_set))
 
     models = [one for one in contestants if one.is_model]
     anytime = {one.label: {share: found for share in SHARES if (found := distances(one, share)).values} for one in models}
     anytime = {label: shares for label, shares in anytime.items() if len(shares) > 1}
     raw = {one.label: found for one in models if (found := distances(one, RAW)).values}
-    by_calls = {one.label: {calls: distances_of(sets) for calls, sets in one.shorter_paths().items()} for one in models}
+    by_calls = {one.label: {calls: references.distances(sets) for calls, sets in one.shorter_paths().items()} for one in models}
     means = _mean_distances(results)
     return Study(
         grid=load_grid(images),
@@ -95,7 +92,7 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant],
             space: {label: float(found["spaces"][space]["values"]["frechet_distance"]) for label, found in means.items()}
             for space in next(iter(means.values()))["spaces"]
         },
-        agreement=rank_agreement(means),
+        agreement=agreement_of(results, means),
         split=config.split,
         tolerance=config.budget_tolerance,
         num_resamples=config.num_resamples,
@@ -247,6 +244,18 @@ def _bits(one: Contestant, split: str) -> dict[str, Sampled]:
 def _certain(values: dict[int, float]) -> Sampled:
     """Return a number that does not depend on the draw of samples."""
     return Sampled(values, dict.fromkeys(values, math.nan))
+
+
+def agreement_of(results: Results, means: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Sampled]:
+    """Return how far the orders of each two spaces agree, seed by seed, or with too few seeds in common by mean distances."""
+    shared = sorted(set[int].intersection(*(set(found) for found in results.values())))
+    if len(shared) < LEAST_SEEDS:
+        return {pair: _certain({0: tau}) for pair, tau in rank_agreement(means).items()}
+    by_seed = {seed: rank_agreement({label: found[seed] for label, found in results.items()}) for seed in shared}
+    return {
+        pair: replace(_certain({seed: found[pair] for seed, found in by_seed.items()}), bounds=(-1.0, 1.0))
+        for pair in by_seed[shared[0]]
+    }
 
 
 def _mean_distances(results: Results) -> dict[str, dict[str, Any]]:
