@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import CardError, RecipeError, nearest
 from pipeline.strict_yaml import load_yaml
 
 CARDS = Path(__file__).resolve().parent.parent / "data_cards"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+Block = TypeVar("Block", bound=BaseModel)
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n(.*)\Z", re.DOTALL)
 
 
@@ -36,8 +37,27 @@ class Card(BaseModel):
 
     @property
     def license(self) -> str:
-        """The licence of the data, carried into every artifact made from it."""
-        return str(self.front_matter["license"])
+        """The licence of the data, carried into every artifact made from it.
+
+        For `license: other` it is the `license_name` that the Hub's card form puts beside it.
+        """
+        stated = self.front_matter["license"]
+        return str((stated == "other" and self.front_matter.get("license_name")) or stated)
+
+    def block(self, form: type[Block]) -> Block:
+        """Return the `groundup:` block as a `form`.
+
+        Raises:
+            CardError: names the key and the rule that it breaks.
+        """
+        try:
+            return form.model_validate(self.use)
+        except ValidationError as error:
+            lines = []
+            for problem in error.errors(include_url=False):
+                key = ".".join(map(str, ("groundup", *problem["loc"])))
+                lines.append(f"key '{key}': {str(problem['msg']).removeprefix('Value error, ')}")
+            raise CardError(f"data_cards/{self.name}.md: " + "; ".join(lines)) from None
 
     def identity(self) -> dict[str, Any]:
         """The front matter that a result depends on."""

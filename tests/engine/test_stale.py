@@ -21,7 +21,8 @@ stages:
   d: {stage: toy.carded, text: d}
 """
 CARD = """---
-license: cc0-1.0
+license: other
+license_name: house-rules
 pretty_name: Toy
 groundup:
   template: one
@@ -73,7 +74,8 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str], str]] = {
     "the seed": (_replace("recipe.yaml", "seed: 1", "seed: 2"), {"a", "b", "c", "d"}, "seed: 1 -> 2"),
     "launch settings": (_replace("recipe.yaml", "text: c", "text: c, launch: {threads: 1, grace_seconds: 5}"), set(), ""),
     "what a card says about reading": (_replace(_CARD, "template: one", "template: two"), {"d"}, "source: card toy, use changed"),
-    "the licence in a card": (_replace(_CARD, "cc0-1.0", "cc-by-4.0"), {"d"}, "source: card toy, license changed"),
+    "the licence in a card": (_replace(_CARD, "license: other", "license: mit"), {"d"}, "source: card toy, license changed"),
+    "the name of a licence in a card": (_replace(_CARD, "house-rules", "other-rules"), {"d"}, "source: card toy, license changed"),
     "what a card tells the Hub alone": (_replace(_CARD, "pretty_name: Toy", "pretty_name: Toys"), set(), ""),
     "the prose of a card": (_replace(_CARD, "Prose.", "Other prose."), set(), ""),
     "the name of the recipe": (_replace("recipe.yaml", "name: edits", "name: renamed"), set(), ""),

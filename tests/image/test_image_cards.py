@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cards import Card, card_names, load_card
 from pipeline.errors import CardError, DataError
-from stages.image.dataset.card import license_name, read_card
+from stages.image.dataset.card import ImageCard
 from stages.image.dataset.config import Config
 from stages.image.dataset.items import Origin
 from stages.image.dataset.origin import policy_of
@@ -47,7 +47,7 @@ def test_every_card_is_for_text_or_for_images_and_all_image_cards_are_there():
 def test_a_card_is_complete_pinned_and_says_what_its_grid_is(name):
     card = load_card(name)
     assert [key for key in NEEDED if key not in card.front_matter] == []
-    block = read_card(card)
+    block = card.block(ImageCard)
     assert block.size is not None
     side = (block.size + 2 * block.pad) / block.pool
     assert (side, block.channels, block.levels, len(block.classes)) == ON_THE_GRID[name]
@@ -55,13 +55,13 @@ def test_a_card_is_complete_pinned_and_says_what_its_grid_is(name):
     for heading in ("**Why it is", "**Provenance.**", "**Licence.**", "**Limits.**"):
         assert heading in card.prose
     assert re.search(r"/work|http://|https://", card.prose) is None
-    assert license_name(card) not in ("", "other")
+    assert card.license not in ("", "other")
 
 
 def test_a_package_that_may_be_installed_pins_its_members_one_by_one():
     """An installed copy is found by path, so a pattern would find nothing there."""
     for name in IMAGE_CARDS:
-        for entry in read_card(load_card(name)).sources:
+        for entry in load_card(name).block(ImageCard).sources:
             if entry.package is not None and entry.package.registry == "apt":
                 assert entry.package.member_sha256 is not None
                 assert not any("*" in member for member in entry.package.members)
@@ -92,23 +92,23 @@ PACKAGE = {"registry": "npm", "name": "toy", "version": "1", "sha256": "0" * 64,
 )
 def test_a_wrong_card_is_refused_by_key_and_rule(block, rule):
     with pytest.raises(CardError, match="data_cards/toy.md: key 'groundup") as caught:
-        read_card(toy(block))
+        toy(block).block(ImageCard)
     assert rule in str(caught.value)
 
 
 def test_the_recipe_goes_before_the_card_and_the_card_before_the_source():
-    card = read_card(toy({"sources": [DIGITS], "levels": 8, "size": 8, "on": {"constant": "drop"}}))
+    card = toy({"sources": [DIGITS], "levels": 8, "size": 8, "on": {"constant": "drop"}}).block(ImageCard)
     origin = Origin("toy", iter(()), levels=17, classes=("a",))
     plain = policy_of(Config(card="toy"), card, origin)
     assert (plain.levels, plain.size, plain.actions["constant"], plain.actions["corrupt"]) == (8, 8, "drop", "refuse")
     told = policy_of(Config(card="toy", levels=4, size=6, on_constant="keep", on_corrupt="drop"), card, origin)
     assert (told.levels, told.size, told.actions["constant"], told.actions["corrupt"]) == (4, 6, "keep", "drop")
-    assert policy_of(Config(card="toy"), read_card(toy({"sources": [DIGITS]})), origin).levels == 17
+    assert policy_of(Config(card="toy"), toy({"sources": [DIGITS]}).block(ImageCard), origin).levels == 17
     with pytest.raises(DataError, match="levels is 18, but the images of toy have 17; more cannot be made up"):
         policy_of(Config(card="toy", levels=18), card, origin)
 
 
 def test_the_name_of_an_other_licence_is_carried_on():
     block = {"sources": [DIGITS]}
-    assert license_name(toy(block, license="other", license_name="house-rules")) == "house-rules"
-    assert license_name(toy(block, license="mit", license_name="house-rules")) == "mit"
+    assert toy(block, license="other", license_name="house-rules").license == "house-rules"
+    assert toy(block, license="mit", license_name="house-rules").license == "mit"

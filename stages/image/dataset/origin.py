@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.contract import Context, load_card
 from pipeline.errors import DataError
-from stages.image.dataset.card import ImageCard, Treatments, license_name, read_card
+from stages.image.dataset.card import ImageCard, Treatments
 from stages.image.dataset.config import Config
 from stages.image.dataset.gates import Policy
 from stages.image.dataset.items import Origin
@@ -49,8 +49,8 @@ def make_plan(config: Config, context: Context) -> Plan:
         name, license_, prose, origin = "your own images", config.license, "", open_files(config.patterns)
     else:
         named = load_card(config.card or "")
-        card = read_card(named)
-        name, license_, prose, origin = named.name, license_name(named), named.prose, open_card(card, context)
+        card = named.block(ImageCard)
+        name, license_, prose, origin = named.name, named.license, named.prose, open_card(card, context)
     validation = config.validation_fraction or card.validation_fraction
     test = config.test_fraction or card.test_fraction
     if validation + test > 0.9:

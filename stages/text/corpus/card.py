@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.contract import Card
-from pipeline.errors import CardError
 from stages.common.packages import Package
 from stages.common.readers import READERS
 
@@ -103,25 +101,3 @@ class TextCard(BaseModel):
         if "text" in self.columns:
             raise ValueError("columns: 'text' is the document itself; name only further columns")
         return self
-
-
-def read_card(card: Card) -> TextCard:
-    """Parse the block of `card`.
-
-    Raises:
-        CardError: names the key and the rule that it breaks.
-    """
-    try:
-        return TextCard.model_validate(card.use)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            key = ".".join(str(part) for part in problem["loc"])
-            lines.append(f"key 'groundup{'.' + key if key else ''}': {str(problem['msg']).removeprefix('Value error, ')}")
-        raise CardError(f"data_cards/{card.name}.md: " + "; ".join(lines)) from None
-
-
-def license_name(card: Card) -> str:
-    """Return the licence; for `license: other` the `license_name` that the Hub's card form puts beside it."""
-    name: Any = card.front_matter.get("license_name")
-    return str(name) if card.license == "other" and name else card.license

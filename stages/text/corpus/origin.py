@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.contract import Context, load_card
 from stages.common.plain_text import TextCut
 from stages.common.readers import Item
-from stages.text.corpus.card import Repairs, TextCard, license_name, read_card
+from stages.text.corpus.card import Repairs, TextCard
 from stages.text.corpus.config import Config
 from stages.text.corpus.gates import Policy
 from stages.text.corpus.sources import local_files, records_of_card, records_of_files
@@ -41,11 +41,11 @@ def open_origin(config: Config, context: Context) -> Origin:
             items=records_of_files(local_files(config.patterns), reader=None, cut=cut_of(config, card)),
         )
     named = load_card(config.card or "")
-    card = read_card(named)
+    card = named.block(TextCard)
     source, items = records_of_card(card, cut=cut_of(config, card), context=context)
     return Origin(
         name=named.name,
-        license=license_name(named),
+        license=named.license,
         source=source,
         prose=named.prose,
         policy=policy_of(config, card),
