@@ -75,7 +75,11 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str], str]] = {
     "launch settings": (_replace("recipe.yaml", "text: c", "text: c, launch: {threads: 1, grace_seconds: 5}"), set(), ""),
     "what a card says about reading": (_replace(_CARD, "template: one", "template: two"), {"d"}, "source: card toy, use changed"),
     "the licence in a card": (_replace(_CARD, "license: other", "license: mit"), {"d"}, "source: card toy, license changed"),
-    "the name of a licence in a card": (_replace(_CARD, "house-rules", "other-rules"), {"d"}, "source: card toy, license changed"),
+    "the name of a licence in a card": (
+        _replace(_CARD, "house-rules", "other-rules"),
+        {"d"},
+        "source: card toy, license changed",
+    ),
     "what a card tells the Hub alone": (_replace(_CARD, "pretty_name: Toy", "pretty_name: Toys"), set(), ""),
     "the prose of a card": (_replace(_CARD, "Prose.", "Other prose."), set(), ""),
     "the name of the recipe": (_replace("recipe.yaml", "name: edits", "name: renamed"), set(), ""),
