@@ -190,31 +190,22 @@ def test_the_divergence_to_a_mixture_of_equals_is_right_on_average():
     assert kl_to_prior(prior, mean, logvar, latents).mean().item() == pytest.approx(exact[0].item(), abs=0.03)
 
 
-@pytest.mark.parametrize("key", ["dropout", "encoder_dropout"])
-def test_dropout_silences_the_same_maps_for_the_same_noise_and_none_outside_training(key):
+def test_dropout_silences_the_same_maps_for_the_same_noise_and_none_outside_training():
     grid = grid_of()
     images = random_images(grid)
-    player = vae_of(grid, **{key: 0.5}).players()["vae"]
+    player = vae_of(grid, dropout=0.5).players()["vae"]
     plain = vae_of(grid).players()["vae"]
     first, again, other = (player(images, torch.zeros(6), whole_batch(6, seed))["loss"] for seed in (7, 7, 8))
     assert first == again
     assert first not in (other, plain(images, torch.zeros(6), whole_batch(6, 7))["loss"])
-    dropping, without = (vae_of(grid, **{key: share}).likelihood(images, seeded_generator(1)).bits for share in (0.5, 0.0))
+    dropping, without = (vae_of(grid, dropout=share).likelihood(images, seeded_generator(1)).bits for share in (0.5, 0.0))
     assert torch.equal(dropping, without)
 
 
-def test_factors_of_the_encoder_multiply_what_its_blocks_put_out():
-    network, images = vae_of(grid_of()).network, torch.rand(2, *grid_of().shape, generator=seeded_generator(1))
-    kept, silenced = ([torch.full((2, width), share) for width in network.encoder.block_widths] for share in (1.0, 0.0))
-    assert torch.equal(network.encode(images, factors=kept).latent_dist.mean, network.encode(images).latent_dist.mean)
-    mean = network.encode(images, factors=silenced).latent_dist.mean
-    assert torch.equal(mean[0], mean[1]), "nothing of the images is left"
-
-
-@pytest.mark.parametrize("key", ["encoder_hidden_size", "dropout", "encoder_dropout", "prior_components"])
+@pytest.mark.parametrize("key", ["encoder_hidden_size", "dropout", "prior_components"])
 def test_what_changes_nothing_in_the_larger_architecture_is_refused(key):
     with pytest.raises(RecipeError, match=f"{key} changes nothing with architecture: autoencoder_kl"):
-        Config.parse(KL | {key: 0.5 if "dropout" in key else 2}, where="test")
+        Config.parse(KL | {key: 0.5 if key == "dropout" else 2}, where="test")
 
 
 def test_the_model_is_a_distribution_over_all_images():

@@ -11,7 +11,7 @@ level up has half the feature maps of the one below, so that every level costs a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -104,7 +104,12 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor, factors: Sequence[Tensor] = ()) -> Tensor:
         """Return the output; `factors`, (B, `block_widths[i]`) each, multiply what residual block i puts out (dropout)."""
-        return self.to_image(_through(self.layers, self.unflatten(latents), factors))
+        x, remaining = self.unflatten(latents), iter(factors)
+        for layer in self.layers:
+            x = layer(x)
+            if factors and isinstance(layer, ResidualBlock):
+                x = x * next(remaining)[:, :, None, None]
+        return self.to_image(x)
 
 
 class Encoder(nn.Module):
@@ -130,13 +135,11 @@ class Encoder(nn.Module):
         for level in reversed(range(num_levels)):
             features = hidden_size >> level
             layers += [nn.PixelUnshuffle(2), Pointwise(features * 2, features), *_blocks(features, num_blocks, dense)]
-        self.layers = nn.ModuleList(layers)
-        self.block_widths = [hidden_size >> level for level in reversed(range(num_levels + 1)) for _ in range(num_blocks)]
+        self.layers = nn.Sequential(*layers)
         self.flatten = nn.Sequential(nn.Flatten(), nn.Linear(hidden_size * sides[0] * sides[1], out_features))
 
-    def forward(self, images: Tensor, factors: Sequence[Tensor] = ()) -> Tensor:
-        """Return the output; `factors` as in `Decoder`."""
-        return self.flatten(_through(self.layers, self.from_image(images), factors))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.flatten(self.layers(self.from_image(images)))
 
 
 def trunk_sides(height: int, width: int, hidden_size: int, num_levels: int) -> tuple[int, int]:
@@ -153,15 +156,6 @@ def trunk_sides(height: int, width: int, hidden_size: int, num_levels: int) -> t
                 f"{'change it' if name == 'hidden_size' else other_size(value, factor)}, or set a smaller num_levels"
             )
     return height // factor, width // factor
-
-
-def _through(layers: Iterable[nn.Module], x: Tensor, factors: Sequence[Tensor]) -> Tensor:
-    remaining = iter(factors)
-    for layer in layers:
-        x = layer(x)
-        if factors and isinstance(layer, ResidualBlock):
-            x = x * next(remaining)[:, :, None, None]
-    return x
 
 
 def _blocks(features: int, num_blocks: int, dense: bool) -> list[nn.Module]:

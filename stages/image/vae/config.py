@@ -30,8 +30,6 @@ class Config(ConditionalConfig):
     """Residual blocks at each level."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of feature maps of the small architecture's decoder that are silenced, after each block, while training."""
-    encoder_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The same of the small architecture's encoder: one that knows its images by heart encodes unseen ones badly."""
     prior_components: Count = 32
     """Normal distributions in the learnt prior of the small architecture; 1 is N(0, 1), which autoencoder_kl always has."""
     beta: Annotated[float, Field(gt=0)] = 1.0
@@ -42,7 +40,7 @@ class Config(ConditionalConfig):
     @model_validator(mode="after")
     def _everything_counts(self) -> Self:
         if self.architecture != "small":
-            only_small = ("encoder_hidden_size", "dropout", "encoder_dropout", "prior_components", "class_conditional")
+            only_small = ("encoder_hidden_size", "dropout", "prior_components", "class_conditional")
             refuse_without_effect(self, only_small, f"architecture: {self.architecture}")
         if self.class_conditional:
             refuse_without_effect(self, ("num_importance_samples",), "class_conditional: true (num_class_draws counts there)")

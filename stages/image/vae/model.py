@@ -13,14 +13,13 @@ The two are kept apart everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderOutput
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 
 from pipeline.contract import Context
@@ -45,14 +44,13 @@ class ElboPlayer(Player):
     def __init__(self, network: Autoencoder, pixels: PixelDistribution, config: Config) -> None:
         super().__init__()
         self.network = network
-        self._pixels, self._beta = pixels, config.beta
-        self._dropout, self._encoder_dropout = config.dropout, config.encoder_dropout
+        self._pixels, self._beta, self._dropout = pixels, config.beta, config.dropout
         self._with_classes = config.class_conditional
 
     def forward(self, images: Tensor, labels: Tensor, noise: BatchNoise) -> dict[str, Tensor]:
         """See `Player`; `reconstruction` is -ln p(x | z) and `kl` the divergence; for beta = 1 the loss is their sum."""
         given = {"labels": labels} if self._with_classes else {}
-        posterior = self._encode(centres(images, self._pixels.levels), noise, given).latent_dist
+        posterior = self.network.encode(centres(images, self._pixels.levels), **given).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         # The draw z ~ q(z | x) as a function of noise, so that gradients reach the encoder.  section 2.4
         latents = mean + torch.exp(0.5 * logvar) * noise.normal(*mean.shape[1:])
@@ -64,22 +62,13 @@ class ElboPlayer(Player):
         # eq. 3 with its sign turned, for beta = 1
         return {"loss": reconstruction + self._beta * kl, "reconstruction": reconstruction, "kl": kl}
 
-    def _encode(self, images: Tensor, noise: BatchNoise, given: dict[str, Tensor]) -> AutoencoderKLOutput:
-        if isinstance(self.network, AutoencoderKL) or not self._encoder_dropout:
-            return self.network.encode(images, **given)
-        factors = _dropped(self.network.encoder.block_widths, self._encoder_dropout, noise)
-        return self.network.encode(images, factors=factors, **given)
-
     def _decode(self, latents: Tensor, noise: BatchNoise, given: dict[str, Tensor]) -> DecoderOutput:
+        """Decode with dropout of whole feature maps, whose choice is drawn from the batch's noise as all else is."""
         if isinstance(self.network, AutoencoderKL) or not self._dropout:
             return self.network.decode(latents, **given)
-        factors = _dropped(self.network.decoder.block_widths, self._dropout, noise)
-        return self.network.decode(latents, factors=factors, **given)
-
-
-def _dropped(widths: Sequence[int], share: float, noise: BatchNoise) -> list[Tensor]:
-    """Return dropout of whole feature maps of each block, whose choice is drawn from the batch's noise as all else is."""
-    return [(noise.uniform(width) >= share) / (1 - share) for width in widths]
+        widths = self.network.decoder.block_widths
+        kept = [(noise.uniform(width) >= self._dropout) / (1 - self._dropout) for width in widths]
+        return self.network.decode(latents, factors=kept, **given)
 
 
 class VAE(ConditionalFamily):

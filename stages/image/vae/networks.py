@@ -75,12 +75,12 @@ class SmallAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.decoder = Decoder(latent_channels + num_classes, outputs, hidden_size=hidden_size, dense=True, **sizes)
         self.prior = make_prior(latent_channels, prior_components)
 
-    def encode(self, images: Tensor, labels: Tensor | None = None, *, factors: Sequence[Tensor] = ()) -> AutoencoderKLOutput:
-        """Return q(z | x), or q(z | x, c): mean and log-variance, each (B, Z, 1, 1); `factors` as in `Decoder`."""
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> AutoencoderKLOutput:
+        """Return q(z | x), or q(z | x, c): mean and log-variance, each (B, Z, 1, 1)."""
         if labels is not None:
             planes = self._one_hot(labels)[:, :, None, None].expand(-1, -1, *images.shape[2:])
             images = torch.cat([images, planes], dim=1)
-        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(self.encoder(images, factors)[:, :, None, None]))
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(self.encoder(images)[:, :, None, None]))
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, factors: Sequence[Tensor] = ()) -> DecoderOutput:
         """Return (B, C·P, H, W) of latents (B, Z, 1, 1); `factors` as in `Decoder`."""
