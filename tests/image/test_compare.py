@@ -282,6 +282,8 @@ def test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave(comp
         items = ("images", 16) if row["unit"] == "bit/dim" else ("samples", NUM_SAMPLES)
         items = ("pairs", 6) if row["name"] in PATH_KEYS else items
         assert {(one["items"], one["n"], one["interval_over"]) for one in row["of"]} == {(*items, items[0])}
+        whole = items[1] if row["unit"] == "bit/dim" else 2 * items[1]
+        assert (row["items"], row["n"], row["interval_over"]) == (items[0], whole, items[0])
         assert all(one["interval"][0] <= one["value"] <= one["interval"][1] for one in row["of"])
         # One training is less sure than the mean of two.
         widths = [high - low for low, high in (row["interval"], *(one["interval"] for one in row["of"]))]
@@ -342,6 +344,8 @@ def test_with_three_seeds_intervals_are_over_seeds_and_a_longer_training_gets_no
     artifact = compare(tmp_path / "run", images, extractors, found)
     numbers = json.loads((artifact.path / "comparison.json").read_text())["numbers"]
     assert {values["fd"]["method"] for values in numbers.values()} == {"seeds"}
+    rows = json.loads((artifact.path / "metrics.json").read_text())
+    assert {(row["items"], row["n"]) for row in rows if row["name"] == "fd_ratio"} == {("seeds", 3)}
     assert [row[0] for row in blocks_of(artifact, "table")[0]["rows"]] == [
         "vae",
         "flow",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +51,7 @@ def _write_number(context: Context, study: Study, one: Contestant, key: str, num
     )
     facts |= {"kind": one.kind} if key in _OF_IMAGES else {}
     facts |= {"yardstick": True} if key in YARDSTICKS else {}
+    of = [_training(study, one, key, number, seed) for seed in number.values]
     references = {"fd": study.anchors.num_reference, "fd_train": study.anchors.num_train}
     facts |= {"num_references": references[key]} if key in references else {}
     context.metric(
@@ -58,14 +59,13 @@ def _write_number(context: Context, study: Study, one: Contestant, key: str, num
         mean.mean,
         unit=column.unit,
         higher_is_better=column.higher_is_better,
-        n=mean.num_seeds,
         split=_SPLITS.get(key, study.split),
-        items="seeds",
         label=one.label,
         title=column.title,
         listed=key in MAIN,
         headline=key == "fd_ratio" and study.is_matched(one) and not one.is_classic,
-        of=[_training(study, one, key, number, seed) for seed in number.values],
+        of=of,
+        **_counted(key, mean, of),
         **_interval(key, mean),
         **facts,
     )
@@ -86,6 +86,15 @@ def _training(study: Study, one: Contestant, key: str, number: Sampled, seed: in
         "items": items,
         **_interval(key, own),
     }
+
+
+def _counted(key: str, found: Estimate, of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how many of what the interval stands on: trainings, or what they were measured on."""
+    if found.method != "samples":
+        return {"n": found.num_seeds, "items": "seeds"}
+    counts = [one["n"] for one in of]
+    # The images are the same for all trainings, where each has samples of its own.
+    return {"n": counts[0] if key in _OF_IMAGES else sum(counts), "items": _items(key)}
 
 
 def _interval(key: str, found: Estimate) -> dict[str, Any]:
