@@ -72,14 +72,29 @@ def settings_of(nodes, stage):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_published_is_one_of_the_trials_and_the_smaller_recipes_have_it_too(family):
+def test_what_is_published_is_one_of_the_trials_and_the_smaller_recipes_have_what_the_first_round_chose(family):
     report, *others = (
         build_graph(load_recipe(CONFIGS / f"{name}.yaml")) for name in ("images_report", "images", "quickstart_images")
     )
+    first, free = settings_of(report, f"trials_{family}"), settings_of(report, f"free_{family}")
+    assert free <= first
     chosen = settings_of(report, family)
     assert len(chosen) == 1
-    assert chosen <= settings_of(report, f"trials_{family}")
-    assert [settings_of(nodes, family) for nodes in others] == [chosen, chosen]
+    assert chosen <= free | settings_of(report, f"held_{family}")
+    assert [settings_of(nodes, family) for nodes in others] == [free, free]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_second_round_holds_every_family_back_by_one_rule_at_the_whole_budget_and_with_a_seed_of_its_own(family):
+    nodes = build_graph(load_recipe(CONFIGS / "images_report.yaml"))
+    free, held = nodes[f"free_{family}"].config, nodes[f"held_{family}"].config
+    doubled = {"dropout": 2 * free.dropout} if hasattr(free, "dropout") else {}
+    assert held.model_dump() == free.model_dump() | {"weight_decay": 0.1} | doubled
+    published = cells(nodes, family)
+    assert {free.budget_tflop} == {config.budget_tflop for config in published}
+    assert free.seed not in {config.seed for config in published}
+    choice = nodes[f"choice_held_{family}"]
+    assert (sorted(choice.needs["models"]), choice.config.split) == ([f"free_{family}", f"held_{family}"], "validation")
 
 
 CLASSIFIERS = ("cnn", "vae", "flow", "matching")
