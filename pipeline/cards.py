@@ -42,9 +42,10 @@ class Card(BaseModel):
         For `license: other` it is the `license_name` that the Hub's card form puts beside it.
         """
         stated = self.front_matter["license"]
-        return str((stated == "other" and self.front_matter.get("license_name")) or stated)
+        named = self.front_matter.get("license_name")
+        return str(named if stated == "other" and named else stated)
 
-    def block(self, form: type[Block]) -> Block:
+    def parsed(self, form: type[Block]) -> Block:
         """Return the `groundup:` block as a `form`.
 
         Raises:

@@ -54,7 +54,7 @@ ENGINE = [
              '"sources": [content for source in node.config.sources() for content in _content(source, hashes, offline)],',
              '"sources": [],', f"{_STALE}[content at the same path]"),
     Mutation("fingerprint: the name of a card's licence", "pipeline/cards.py",
-             'str((stated == "other" and self.front_matter.get("license_name")) or stated)', "str(stated)",
+             'str(named if stated == "other" and named else stated)', "str(stated)",
              f"{_STALE}[the name of a licence in a card]"),
     Mutation("fingerprint: code", "pipeline/fingerprint.py",
              '"code": code_identity(node.stage, hashes),', '"code": {},', f"{_STALE}[code]"),

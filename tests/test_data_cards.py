@@ -33,7 +33,7 @@ def test_a_card_says_what_the_hub_asks_for(name):
 @pytest.mark.parametrize("name", TEXT_CARDS)
 def test_a_card_is_complete_pinned_and_readable(name):
     card = load_card(name)
-    block = card.block(TextCard)
+    block = card.parsed(TextCard)
     Policy({}, template=block.template).compiled  # noqa: B018 (a template with an error raises)
     for heading in ("**Provenance.**", "**Licence.**", "**Limits.**"):
         assert heading in card.prose
@@ -56,7 +56,7 @@ def test_a_card_is_complete_pinned_and_readable(name):
 def test_a_wrong_card_is_refused_by_key_and_rule(block, rule):
     card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="")
     with pytest.raises(CardError, match="data_cards/toy.md: key 'groundup") as caught:
-        card.block(TextCard)
+        card.parsed(TextCard)
     assert rule in str(caught.value)
 
 
@@ -64,7 +64,7 @@ def test_the_first_source_that_can_be_had_is_read(tmp_path):
     (tmp_path / "a.txt").write_text("here")
     missing = {"package": {"registry": "npm", "name": "toy", "version": "1", "sha256": "0" * 64, "member": "x"}}
     block = {"sources": [missing, {"hub": {"repo": "nobody/nothing"}}, {"files": {"files": [str(tmp_path / "a.txt")]}}]}
-    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").block(TextCard)
+    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").parsed(TextCard)
     context = make_context(tmp_path / "out", offline=True)
     source, items = records_of_card(card, cut=TextCut(), context=context)
     assert (source, [item.fields["text"] for item in items]) == ("files", ["here"])
@@ -78,7 +78,7 @@ def test_a_dataset_in_hub_form_is_streamed_from_a_local_folder(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").write_text('{"body": "one", "n": 1}\n{"body": "two", "n": 2}\n')
     block = {"sources": [{"hub": {"repo": str(tmp_path / "data")}}], "text_column": "body", "columns": ["n"]}
-    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").block(TextCard)
+    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").parsed(TextCard)
     context = make_context(tmp_path / "out", offline=True)
     _, items = records_of_card(card, cut=TextCut(), context=context)
     gates = Gates(Policy({}, text_column="body", columns=("n",)))
@@ -142,7 +142,7 @@ def test_an_empty_name_of_own_files_is_no_reason_to_read_the_card():
 def test_the_recipe_goes_before_the_card():
     from stages.text.corpus.config import Config
 
-    card = load_card("python-stdlib").block(TextCard)
+    card = load_card("python-stdlib").parsed(TextCard)
     assert policy_of(Config(card="python-stdlib"), card).actions["nul"] == "drop"
     assert policy_of(Config(card="python-stdlib", on_nul="repair"), card).actions["nul"] == "repair"
     assert policy_of(Config(card="python-stdlib"), card).actions["surrogate"] == "refuse"

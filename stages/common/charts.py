@@ -101,7 +101,7 @@ def scatter_chart(
 def band_chart(
     path: Path, curves: Mapping[str, Band], *, xlabel: str, ylabel: str, hlines: Mapping[str, float] | None = None
 ) -> str:
-    """Draw curves over a logarithmic x, each in the band of its seeds and named at its end; see `scatter_chart`."""
+    """Draw curves over a logarithmic x, each in the band of its intervals and named at its end; see `scatter_chart`."""
     with chart_axes(path, xlabel, ylabel, log_x=True, log_y=True) as axes:
         for band in curves.values():
             color = color_of(band.number)

@@ -109,35 +109,13 @@ def estimate(number: Sampled) -> Estimate:
     else:
         deviation, degrees = _of_mean(number)
         reach, method = t_quantile(degrees) * deviation, "samples"
-    if math.isnan(reach):
-        return Estimate(mean=mean, low=math.nan, high=math.nan, num_seeds=len(values), method="none")
     if number.common:
         reach = math.hypot(reach, t_quantile(number.common_degrees) * number.common)
+    if math.isnan(reach):
+        return Estimate(mean=mean, low=math.nan, high=math.nan, num_seeds=len(values), method="none")
     least, most = number.bounds
     low, high = max(mean - reach, least), min(mean + reach, most)
     return Estimate(mean=mean, low=low, high=high, num_seeds=len(values), method=cast("Method", method))
-
-
-def difference(first: Sampled, second: Sampled) -> Difference | None:
-    """Compare two numbers on the seeds that both have.
-
-    From LEAST_SEEDS common seeds on, the differences of equal seeds are taken as a sample (a paired t test); with fewer,
-    the two draws of samples are independent and their variances add up.
-
-    Returns:
-        None without a common seed, or where nothing is known of the spread.
-    """
-    seeds = sorted(first.values.keys() & second.values.keys())
-    if not seeds:
-        return None
-    differences = [first.values[seed] - second.values[seed] for seed in seeds]
-    if len(seeds) >= LEAST_SEEDS:
-        return paired_difference(differences)
-    parts = [(one.deviations[seed], one.degrees) for one in (first, second) for seed in seeds]
-    deviation, degrees = satterthwaite([((each / len(seeds)) ** 2, freedom) for each, freedom in parts])
-    if math.isnan(deviation):
-        return None
-    return t_difference(float(np.mean(differences)), deviation, degrees, num_seeds=len(seeds), method="samples")
 
 
 def paired_difference(differences: Sequence[float]) -> Difference:
@@ -184,7 +162,7 @@ def paired_bootstrap(
         first, second: bits per dimension, (S, N) each; rows of one index share the seed, columns the image.
         seed: of the draws.
         num_resamples: R.
-        over_seeds: the difference over seeds, where it is not that of pairs of equal seeds.
+        over_seeds: the difference over seeds, where it is not that of pairs of equal seeds; always allowed for.
 
     Raises:
         ValueError: the shapes differ, or there is nothing to compare.
@@ -197,7 +175,7 @@ def paired_bootstrap(
     # One is added so that no p value is zero: R draws cannot show less than 1 / (R + 1).
     tail = 1 + min(int((means <= 0).sum()), int((means >= 0).sum()))
     p_value, method = min(1.0, 2 * tail / (num_resamples + 1)), "images"
-    if len(gaps) >= LEAST_SEEDS:
+    if over_seeds or len(gaps) >= LEAST_SEEDS:
         over_seeds = over_seeds or paired_difference(gaps.mean(axis=1).tolist())
         low, high, p_value = min(low, over_seeds.low), max(high, over_seeds.high), max(p_value, over_seeds.p_value)
         method = "images and seeds"

@@ -15,7 +15,6 @@ from pipeline.errors import DataError, RecipeError
 from stages.common.images.config import ImageModelConfig
 from stages.common.images.grid import load_split
 from stages.common.images.stage import run_family
-from stages.common.verdicts import estimate
 from stages.image.compare.config import Config
 from stages.image.compare.paths import PATH_KEYS
 from stages.image.compare.scores import agreement_of
@@ -199,14 +198,16 @@ def test_the_way_between_latents_is_measured_of_models_that_kept_it_and_a_cross_
 def test_the_curve_falls_with_the_budget_and_classic_densities_have_none(compared):
     curves = json.loads((compared.path / "comparison.json").read_text())["frechet_distance_at_share"]
     assert set(curves) == {"vae", "gan"}
-    means = [sum(curves["vae"][share].values()) for share in ("1/8", "1/4", "1/2", "1")]
+    means = [curves["vae"][share]["mean"] for share in ("1/8", "1/4", "1/2", "1")]
     assert means == sorted(means, reverse=True)
 
 
 def test_quality_against_calls_is_measured_where_every_seed_was_sampled_with_fewer(compared):
     curves = json.loads((compared.path / "comparison.json").read_text())["frechet_distance_by_calls"]
     assert {label: list(curve) for label, curve in curves.items()} == {"vae": ["2", "8"]}
-    assert all(curves["vae"]["2"][seed] > curves["vae"]["8"][seed] for seed in ("1", "2"))
+    noisy, clean = (curves["vae"][calls] for calls in ("2", "8"))
+    assert all(noisy["by_seed"][seed] > clean["by_seed"][seed] for seed in ("1", "2"))
+    assert noisy["low"] < noisy["mean"] < noisy["high"]
     assert "figures/calls.svg" in [block["path"] for block in blocks_of(compared, "figure")]
 
 
@@ -214,29 +215,34 @@ def test_the_last_weights_have_an_interval_over_draws_of_samples_where_seeds_are
     (table,) = [block for block in blocks_of(compared, "table") if block["title"] == "Averaged weights or the last ones"]
     assert [row[0] for row in table["rows"]] == ["vae", "gan"]
     assert all("\u00a0~\u00a0" in cell for row in table["rows"] for cell in row[1:])
-
-
-def ranked(*distances):
-    """Return what an evaluator returns of a model, by seed: its distance in the space `one`; in `other` they fall as the seed says."""
-    spaces = [{"one": float(number), "other": float(sign * number)} for number, sign in zip(distances, (1, 1, -1), strict=False)]
-    return {
-        seed: {
-            "spaces": {name: {"sha256": name, "values": {"frechet_distance": value}} for name, value in found.items()},
-            **dict.fromkeys(("num_samples", "num_references", "num_parts", "seed", "references_sha256", "training_sha256"), 0),
-        }
-        for seed, found in enumerate(spaces)
+    found = json.loads((compared.path / "comparison.json").read_text())
+    # The last weights of these models draw the very samples of the averaged ones.
+    assert {label: one["high"] for label, one in found["frechet_distance_of_last_weights"].items()} == {
+        label: pytest.approx(found["numbers"][label]["fd"]["high"]) for label in ("vae", "gan")
     }
 
 
-def test_orders_are_compared_seed_by_seed_and_their_agreement_has_an_interval_over_seeds():
-    results = {"a": ranked(1, 2, 3), "b": ranked(4, 5, 6), "c": ranked(7, 8, 9)}
-    (found,) = agreement_of(results, {}).values()
-    assert list(found.values.values()) == [1, 1, -1]
-    assert (estimate(found).mean, estimate(found).method) == (pytest.approx(1 / 3), "seeds")
-    assert (estimate(found).low, estimate(found).high) == (-1, 1)
-    few = {label: {0: seeds[0], 2: seeds[2]} for label, seeds in results.items()}
-    (found,) = agreement_of(few, {label: seeds[0] for label, seeds in results.items()}).values()
-    assert (estimate(found).mean, estimate(found).method) == (1, "none")
+def ranked(*distances):
+    """Return what an evaluator returns of each training of a model; space `other` has the same distances, but the third's negated."""
+    common = dict.fromkeys(("num_samples", "num_references", "num_parts", "seed", "references_sha256", "training_sha256"), 0)
+
+    def result(one, other):
+        values = {"one": float(one), "other": float(other)}
+        return common | {
+            "spaces": {name: {"sha256": name, "values": {"frechet_distance": value}} for name, value in values.items()}
+        }
+
+    return [result(number, -number if place == 2 else number) for place, number in enumerate(distances)]
+
+
+def test_orders_are_compared_training_by_training_and_their_agreement_has_an_interval_over_them():
+    models = {"a": ranked(1, 2, 3), "b": ranked(4, 5, 6), "c": ranked(7, 8, 9)}
+    # Equal seeds of two families share nothing: the orders are of first trainings, of second ones and so on.
+    (found,) = agreement_of({"a": dict(enumerate(models["a"])), **{k: dict(enumerate(models[k], 7)) for k in "bc"}}).values()
+    assert (found.mean, found.num_seeds, found.method) == (pytest.approx((1 + 1 - 1) / 3), 3, "seeds")
+    assert (found.low, found.high) == (-1, 1)
+    (found,) = agreement_of({label: dict(enumerate(ones[:2])) for label, ones in models.items()}).values()
+    assert (found.mean, found.num_seeds, found.method) == (1, 2, "none")
 
 
 def test_claims_come_out_by_rule(compared):
@@ -282,8 +288,7 @@ def test_each_row_says_which_trainings_it_is_a_mean_over_and_what_each_gave(comp
         items = ("images", 16) if row["unit"] == "bit/dim" else ("samples", NUM_SAMPLES)
         items = ("pairs", 6) if row["name"] in PATH_KEYS else items
         assert {(one["items"], one["n"], one["interval_over"]) for one in row["of"]} == {(*items, items[0])}
-        whole = items[1] if row["unit"] == "bit/dim" else 2 * items[1]
-        assert (row["items"], row["n"], row["interval_over"]) == (items[0], whole, items[0])
+        assert (row["items"], row["n"], row["interval_over"]) == (*items, items[0])
         assert all(one["interval"][0] <= one["value"] <= one["interval"][1] for one in row["of"])
         # One training is less sure than the mean of two.
         widths = [high - low for low, high in (row["interval"], *(one["interval"] for one in row["of"]))]

@@ -10,9 +10,7 @@ import pytest
 
 from stages.common.images.spread import redrawn
 from stages.common.verdicts import (
-    Difference,
     Sampled,
-    difference,
     estimate,
     holm,
     paired_bootstrap,
@@ -23,6 +21,7 @@ from stages.common.verdicts import (
     t_quantile,
     verdict,
 )
+from stages.image.compare.contrasts import unpaired
 
 
 def sampled(*values, deviation=math.nan):
@@ -46,7 +45,7 @@ def test_deviations_of_few_draws_reach_as_far_as_their_degrees_of_freedom_demand
     two = estimate(replace(sampled(1.0, 3.0, deviation=0.5), degrees=3))  # two equal variances: twice the degrees
     assert two.high - two.mean == pytest.approx(2.446912 * 0.5 / math.sqrt(2))
     pair = [replace(sampled(value, deviation=deviation), degrees=3) for value, deviation in ((3.0, 0.3), (2.0, 0.4))]
-    found, degrees = difference(*pair), 3 * 0.25**2 / (0.09**2 + 0.16**2)
+    found, degrees = unpaired(*pair, None), 3 * 0.25**2 / (0.09**2 + 0.16**2)
     assert found.high - found.mean == pytest.approx(t_quantile(degrees) * 0.5)
     assert found.p_value > 0.0455, "the normal distribution would call this significant"
 
@@ -105,14 +104,8 @@ def test_without_any_spread_there_is_a_mean_and_no_interval():
     assert (found.method, found.mean) == ("none", 2.0)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
-
-
-def test_seeds_are_paired_by_their_number_and_not_by_their_place():
-    first, second = Sampled({5: 1.0, 6: 2.0, 7: 4.0}, {}), Sampled({7: 3.5, 6: 1.5, 5: 0.5, 9: 70.0}, {})
-    found = difference(first, second)
-    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
-    assert found.p_value == 0
-    assert difference(first, Sampled({1: 1.0}, {1: 1.0})) is None
+    # Bits of one image alone: their error over images is unknown.
+    assert estimate(replace(sampled(1.0, 2.0, 4.0), common=math.nan)).method == "none"
 
 
 def test_the_paired_t_test_on_a_case_done_by_hand():
@@ -122,11 +115,11 @@ def test_the_paired_t_test_on_a_case_done_by_hand():
 
 
 def test_with_few_seeds_the_variances_of_both_draws_add_up():
-    found = difference(sampled(3.0, deviation=0.3), sampled(2.0, deviation=0.4))
+    found = unpaired(sampled(3.0, deviation=0.3), sampled(2.0, deviation=0.4), None)
     assert (found.method, found.mean) == ("samples", 1.0)
     assert found.high - found.mean == pytest.approx(1.959964 * 0.5)
     assert found.p_value == pytest.approx(0.0455, abs=1e-4)  # two standard errors
-    assert difference(sampled(3.0), sampled(2.0)) is None
+    assert unpaired(sampled(3.0), sampled(2.0), None) is None
 
 
 def test_the_paired_bootstrap_covers_a_known_difference_at_the_stated_rate():
@@ -218,9 +211,3 @@ def test_a_correlation_of_two_models_or_of_equal_values_is_refused():
     for first, second in (([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3])):
         with pytest.raises(ValueError, match="three pairs or more"):
             spearman(first, second, seed=0)
-
-
-def test_a_difference_knows_what_it_stands_on():
-    found = difference(sampled(1.0, 2.0, 4.0), sampled(0.0, 2.5, 3.0))
-    assert isinstance(found, Difference)
-    assert (found.num_seeds, found.method, found.mean) == (3, "seeds", pytest.approx(0.5))

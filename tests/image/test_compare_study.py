@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,23 @@ def test_bits_are_compared_on_the_same_images_and_a_model_without_a_likelihood_i
     (pair,) = compare_bits(found, trained_pairs(found))
     assert (pair.first.label, pair.second.label, pair.outcome) == ("a", "b", "better")
     assert pair.found.mean == pytest.approx(-0.1, abs=0.01)
+
+
+def renumbered(one, first):
+    """The same trainings under other seeds, from `first` on."""
+    return replace(one, runs=dict(enumerate(one.runs.values(), first)))
+
+
+@pytest.mark.parametrize("first", [0, 2, 3])
+def test_bits_of_families_with_other_seeds_are_compared_over_all_trainings_of_both(first):
+    noise = np.random.default_rng(1).normal(scale=0.001, size=40)
+    spread = np.stack([noise - 0.1, noise, noise + 0.1])
+    a, b = contestant("a", "vae", bits=bits(0.0) + spread), contestant("b", "flow", bits=bits(0.0) + spread)
+    found = study({a: {}, renumbered(b, first): {}})
+    (pair,) = compare_bits(found, trained_pairs(found))
+    assert (pair.outcome, pair.found.num_seeds, pair.found.method) == ("not separable", 3, "images and seeds")
+    assert pair.found.mean == pytest.approx(0, abs=1e-9)
+    assert pair.found.high > 0.1, "the spread from training to training counts"
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_numbers_stand_in_order_of_value_before_words():
 def test_the_first_source_that_can_be_had_is_read(tmp_path):
     missing = {"package": {"registry": "npm", "name": "toy", "version": "1", "sha256": "0" * 64, "member": "x"}}
     block = {"reader": "idx", "sources": [missing, {"hub": {"repo": "nobody/nothing"}}, *load_card("digits").use["sources"]]}
-    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").block(ImageCard)
+    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").parsed(ImageCard)
     context = make_context(tmp_path / "out", offline=True)
     origin = open_card(card, context)
     assert (origin.name, origin.levels) == ("scikit-learn digits", 17)
@@ -144,14 +144,14 @@ def test_the_first_source_that_can_be_had_is_read(tmp_path):
 
 def test_digits_that_are_not_those_of_the_card_are_refused(tmp_path):
     block = {"sources": [{"sklearn": {"dataset": "digits", "sha256": "0" * 64}}]}
-    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").block(ImageCard)
+    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").parsed(ImageCard)
     with pytest.raises(CardError, match=r"scikit-learn's digits have sha256 65e5b461\w+, the card pins 0000"):
         open_card(card, make_context(tmp_path / "out", offline=True))
 
 
 def members_of(name: str) -> dict[str, bytes]:
     """Return the package of a card if it is installed or cached; no network is used."""
-    package = load_card(name).block(ImageCard).sources[0].package
+    package = load_card(name).parsed(ImageCard).sources[0].package
     assert package is not None
     try:
         return read_package(package, offline=True)
@@ -161,7 +161,7 @@ def members_of(name: str) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_mnist_is_as_its_card_says():
-    items = list(read_mnist_json(members_of("mnist-10k"), load_card("mnist-10k").block(ImageCard)))
+    items = list(read_mnist_json(members_of("mnist-10k"), load_card("mnist-10k").parsed(ImageCard)))
     assert len(items) == 10_000
     assert len({item.values.tobytes() for item in items}) == 10_000
     values = np.stack([item.values for item in items])
@@ -173,7 +173,7 @@ def test_mnist_is_as_its_card_says():
 
 @pytest.mark.slow
 def test_fashion_mnist_has_seven_thousand_of_each_class_and_pools_to_16x16(tmp_path):
-    card = load_card("fashion-mnist").block(ImageCard)
+    card = load_card("fashion-mnist").parsed(ImageCard)
     items = list(read_idx(members_of("fashion-mnist"), card))
     assert [sum(item.label == name for item in items) for name in card.classes] == [7000] * 10
     artifact = run_stage("stages.image.dataset", tmp_path / "out", {"card": "fashion-mnist-16", "max_images": 700}, offline=True)
@@ -210,7 +210,7 @@ def test_a_dataset_in_hub_form_is_streamed_from_a_local_folder_with_its_faults_n
             Image.fromarray(rng.integers(0, 256, (4, 4), dtype=np.uint8)).save(root / name / f"{number}.png")
     (root / "cat" / "broken.png").write_bytes(b"nonsense")
     block = {"sources": [{"hub": {"repo": str(tmp_path / "data")}}], "on": {"corrupt": "drop"}}
-    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").block(ImageCard)
+    card = Card(name="toy", front_matter={"license": "mit", "groundup": block}, prose="").parsed(ImageCard)
     origin = open_card(card, make_context(tmp_path / "out", offline=True))
     items = list(origin.items)
     assert (origin.classes, len(items)) == (("cat", "dog"), 61)

@@ -47,7 +47,7 @@ def test_every_card_is_for_text_or_for_images_and_all_image_cards_are_there():
 def test_a_card_is_complete_pinned_and_says_what_its_grid_is(name):
     card = load_card(name)
     assert [key for key in NEEDED if key not in card.front_matter] == []
-    block = card.block(ImageCard)
+    block = card.parsed(ImageCard)
     assert block.size is not None
     side = (block.size + 2 * block.pad) / block.pool
     assert (side, block.channels, block.levels, len(block.classes)) == ON_THE_GRID[name]
@@ -61,7 +61,7 @@ def test_a_card_is_complete_pinned_and_says_what_its_grid_is(name):
 def test_a_package_that_may_be_installed_pins_its_members_one_by_one():
     """An installed copy is found by path, so a pattern would find nothing there."""
     for name in IMAGE_CARDS:
-        for entry in load_card(name).block(ImageCard).sources:
+        for entry in load_card(name).parsed(ImageCard).sources:
             if entry.package is not None and entry.package.registry == "apt":
                 assert entry.package.member_sha256 is not None
                 assert not any("*" in member for member in entry.package.members)
@@ -92,18 +92,18 @@ PACKAGE = {"registry": "npm", "name": "toy", "version": "1", "sha256": "0" * 64,
 )
 def test_a_wrong_card_is_refused_by_key_and_rule(block, rule):
     with pytest.raises(CardError, match="data_cards/toy.md: key 'groundup") as caught:
-        toy(block).block(ImageCard)
+        toy(block).parsed(ImageCard)
     assert rule in str(caught.value)
 
 
 def test_the_recipe_goes_before_the_card_and_the_card_before_the_source():
-    card = toy({"sources": [DIGITS], "levels": 8, "size": 8, "on": {"constant": "drop"}}).block(ImageCard)
+    card = toy({"sources": [DIGITS], "levels": 8, "size": 8, "on": {"constant": "drop"}}).parsed(ImageCard)
     origin = Origin("toy", iter(()), levels=17, classes=("a",))
     plain = policy_of(Config(card="toy"), card, origin)
     assert (plain.levels, plain.size, plain.actions["constant"], plain.actions["corrupt"]) == (8, 8, "drop", "refuse")
     told = policy_of(Config(card="toy", levels=4, size=6, on_constant="keep", on_corrupt="drop"), card, origin)
     assert (told.levels, told.size, told.actions["constant"], told.actions["corrupt"]) == (4, 6, "keep", "drop")
-    assert policy_of(Config(card="toy"), toy({"sources": [DIGITS]}).block(ImageCard), origin).levels == 17
+    assert policy_of(Config(card="toy"), toy({"sources": [DIGITS]}).parsed(ImageCard), origin).levels == 17
     with pytest.raises(DataError, match="levels is 18, but the images of toy have 17; more cannot be made up"):
         policy_of(Config(card="toy", levels=18), card, origin)
 

@@ -113,7 +113,7 @@ class Evaluator:
         self.parts = draw_parts(num_samples, num_parts, np.random.default_rng(seed))
         self.real = train.images[torch.randperm(len(train), generator=seeded_generator(seed, 0))[:num_samples]]
         self.pixelwise = independent_pixels(train.images, num_samples, seeded_generator(seed, 1))
-        with _measuring("the images"):
+        with measuring("the images"):
             self._energies = energies("references", test.images.numpy())
             self._distances, _ = nearest("references", _flat(test.images), _flat(train.images))
             sharpness_ratios(self._energies, self._energies)
@@ -158,7 +158,7 @@ class Evaluator:
             DataError: another number of samples than agreed on, another shape or type, or a level off the grid.
         """
         self._check(samples)
-        with _measuring("the samples"):
+        with measuring("the samples"):
             pixels = self._in_pixels(samples)
             spaces = {one.space.name: self._in_space(one, samples) for one in self._yardsticks}
         return {**self._facts, "pixels": pixels, "spaces": spaces}
@@ -270,7 +270,7 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def _measuring(what: str) -> Iterator[None]:
+def measuring(what: str) -> Iterator[None]:
     # One thread for NumPy: these products are small, and their sums must not depend on how many cores there are.
     try:
         with threadpool_limits(limits=1, user_api="blas"):

@@ -89,12 +89,11 @@ def _training(study: Study, one: Contestant, key: str, number: Sampled, seed: in
 
 
 def _counted(key: str, found: Estimate, of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how many of what the interval stands on: trainings, or what they were measured on."""
+    """Return how many of what the interval stands on: trainings, or what each of them was measured on."""
     if found.method != "samples":
         return {"n": found.num_seeds, "items": "seeds"}
-    counts = [one["n"] for one in of]
-    # The images are the same for all trainings, where each has samples of its own.
-    return {"n": counts[0] if key in _OF_IMAGES else sum(counts), "items": _items(key)}
+    # Those of one training: a distance of 1,000 samples does not become one of 2,000 by a second training.
+    return {"n": of[0]["n"], "items": _items(key)}
 
 
 def _interval(key: str, found: Estimate) -> dict[str, Any]:

@@ -233,7 +233,10 @@ def _by_seed(runs: Sequence[Run]) -> dict[int, Run]:
 def _check_sizes(groups: Sequence[Mapping[int, Run]]) -> None:
     """Distances between distributions shrink with the number of samples, so all models must give equally many."""
     sizes = [
-        (f"{run.facts['family']}, seed {seed}", sorted({len(images) for images in run.samples.values()}))
+        (
+            f"{run.facts['family']}, seed {seed}",
+            sorted({len(images) for images in (*run.samples.values(), *run.by_calls.values())}),
+        )
         for group in groups
         for seed, run in group.items()
     ]

@@ -54,8 +54,8 @@ def compare_bits(study: Study, pairs: Sequence[tuple[Contestant, Contestant]]) -
     return [_beyond_the_solver(pair) for pair in found]
 
 
-def bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference | None:
-    """Return first minus second in bits per dimension, over the images that both were measured on; None without a seed."""
+def bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference:
+    """Return first minus second in bits per dimension, over the images that both were measured on."""
     labels = first.label, second.label
     if labels not in study.known_bits:
         study.known_bits[labels] = _bits_difference(study, first, second)
@@ -75,15 +75,16 @@ def bits_pool(study: Study) -> Pool | None:
     return pool_of([_mean_bits(study, one) for one in study.trained() if one.kind])
 
 
-def _bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference | None:
-    seeds = sorted(first.runs.keys() & second.runs.keys())
-    if not seeds:
-        return None
-    n = min(len(one.runs[seed].bits[study.split]) for one in (first, second) for seed in seeds)
-    rows = [np.stack([one.runs[seed].bits[study.split][:n] for seed in seeds]) for one in (first, second)]
+def _bits_difference(study: Study, first: Contestant, second: Contestant) -> Difference:
+    # Each over its own trainings: equal seeds of two families share nothing (`contrasts`), but all share the images.
+    bits = [[run.bits[study.split] for run in one.runs.values()] for one in (first, second)]
+    num_images = min(len(found) for trainings in bits for found in trainings)
+    means = [np.stack([found[:num_images] for found in trainings]).mean(axis=0, keepdims=True) for trainings in bits]
+    num_seeds = min(map(len, bits))
     pool = None if first.is_classic and second.is_classic else bits_pool(study)
-    over_seeds = unpaired(_mean_bits(study, first), _mean_bits(study, second), pool) if len(seeds) >= LEAST_SEEDS else None
-    return paired_bootstrap(*rows, seed=study.seed, num_resamples=study.num_resamples, over_seeds=over_seeds)
+    over_seeds = unpaired(_mean_bits(study, first), _mean_bits(study, second), pool) if num_seeds >= LEAST_SEEDS else None
+    found = paired_bootstrap(*means, seed=study.seed, num_resamples=study.num_resamples, over_seeds=over_seeds)
+    return replace(found, num_seeds=num_seeds)
 
 
 def _mean_bits(study: Study, one: Contestant) -> Sampled:

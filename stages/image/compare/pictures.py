@@ -18,6 +18,7 @@ from stages.common.images.pictures import named_rows
 from stages.common.metrics.memorisation import nearest
 from stages.common.verdicts import Estimate, Sampled, estimate
 from stages.image.compare.config import Config
+from stages.image.compare.contrasts import logarithms
 from stages.image.compare.models import SHARES, Contestant
 from stages.image.compare.study import Study
 
@@ -66,17 +67,19 @@ def draw_charts(context: Context, study: Study) -> None:
     _scatter(context, study, "bits_per_dim", "bits per dimension (bit/dim)", "likelihood", _BITS, log_x=False)
 
 
+_BANDS = (
+    "Bands are 95 % intervals of the distance's logarithm, over seeds where there are three or more, else over draws of samples."
+)
 _CALLS = (
     "Quality against the number of times that the network is called for one sample: the same trained models sampled with fewer "
-    "steps, mean and 95 % interval; the last point of a curve is the number that all other figures stand on. A family "
-    "that draws in one call has no curve."
+    "steps, mean over the seeds; the last point of a curve is the number that all other figures stand on. A family that draws in "
+    f"one call has no curve. {_BANDS}"
 )
 _ANYTIME = (
-    "Quality against compute: the distance to real images after an eighth, a quarter, a half and all of the budget, mean "
-    "and 95 % interval (over seeds where there are three or more, else over draws of samples). The points on the way are stops "
-    "of one training whose learning rate falls along a cosine over the whole budget, so it has not fallen there yet: they are "
-    "not what a model trained for that budget alone would reach. Where curves cross, the order on the way is another one than at "
-    "the end."
+    "Quality against compute: the distance to real images after an eighth, a quarter, a half and all of the budget, mean over "
+    "the seeds. The points on the way are stops of one training whose learning rate falls along a cosine over the whole budget, "
+    "so it has not fallen there yet: they are not what a model trained for that budget alone would reach. Where curves cross, "
+    f"the order on the way is another one than at the end. {_BANDS}"
 )
 _SECONDS = (
     "The same against processor seconds: equal FLOPs are not equal seconds, for small operations keep a processor waiting. "
@@ -137,7 +140,7 @@ def _curves(context: Context, study: Study, key: str, xlabel: str, name: str, ca
         shares, spent = study.anytime.get(one.label, {}), study.number(one.label, key)
         if shares and spent is not None:
             whole = float(np.mean(list(spent.values.values())))
-            curves[one.label] = _band(number, [SHARES[share] * whole for share in shares], list(shares.values()))
+            curves[one.label] = band_of(number, [SHARES[share] * whole for share in shares], list(shares.values()))
     if curves:
         path = band_chart(
             context.figures / f"{name}.svg", curves, xlabel=xlabel, ylabel="Fréchet distance", hlines=_yardsticks(study)
@@ -150,7 +153,7 @@ def _calls(context: Context, study: Study) -> None:
     for number, one in enumerate(study.contestants):
         shorter, end = study.by_calls.get(one.label), study.number(one.label, "fd")
         if shorter and end is not None:
-            curves[one.label] = _band(number, [*shorter, one.fact("num_function_evaluations")], [*shorter.values(), end])
+            curves[one.label] = band_of(number, [*shorter, one.fact("num_function_evaluations")], [*shorter.values(), end])
     if curves:
         path = band_chart(
             context.figures / "calls.svg",
@@ -162,11 +165,19 @@ def _calls(context: Context, study: Study) -> None:
         context.section.figure(path, _CALLS)
 
 
-def _band(number: int, xs: Sequence[float], distances: Sequence[Sampled]) -> Band:
-    found = [estimate(one) for one in distances]
-    ends = [_positive_ends(one) or (one.mean, one.mean) for one in found]
+def band_of(number: int, xs: Sequence[float], distances: Sequence[Sampled]) -> Band:
+    """Return a curve with the intervals of the distances' logarithms: on the chart's axis, none of them falls below zero."""
+    means = [estimate(one).mean for one in distances]
+    ends = [_ends_of_logarithm(one) or (mean, mean) for one, mean in zip(distances, means, strict=True)]
     lows, highs = zip(*ends, strict=True)
-    return Band(number=number, xs=list(xs), means=[one.mean for one in found], lows=list(lows), highs=list(highs))
+    return Band(number=number, xs=list(xs), means=means, lows=list(lows), highs=list(highs))
+
+
+def _ends_of_logarithm(number: Sampled) -> tuple[float, float] | None:
+    """Return the interval computed on the logarithm; None where a value has none, or nothing is known of the spread."""
+    logarithm = logarithms(number)
+    found = None if logarithm is None else estimate(logarithm)
+    return None if found is None or math.isnan(found.low) else (math.exp(found.low), math.exp(found.high))
 
 
 def _scatter(context: Context, study: Study, key: str, xlabel: str, name: str, caption: str, *, log_x: bool) -> None:

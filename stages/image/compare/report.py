@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.contract import Context, write_bytes, write_json
 from stages.common.claims import RULE_OF_OUTCOMES, Claim
-from stages.common.verdicts import LEAST_SEEDS, Estimate, estimate
+from stages.common.verdicts import LEAST_SEEDS, Estimate, Sampled, estimate
 from stages.common.wording import short
 from stages.image.compare import tables
 from stages.image.compare.collapse import RULE
@@ -103,7 +103,8 @@ def write_tables(context: Context, study: Study) -> list[Pair]:
             "Averaged weights or the last ones",
             ["model", "FD, averaged weights", "FD, last weights"],
             tables.raw_rows(study),
-            caption="All other figures are of the averaged weights after the last step. No checkpoint was chosen.",
+            caption=f"{_intervals()} All other figures are of the averaged weights after the last step; no checkpoint was "
+            "chosen.",
         )
     _write_agreement(context, study)
     return pairs
@@ -137,24 +138,17 @@ def write_claims(context: Context, claims: Sequence[Claim]) -> None:
 def write_files(context: Context, study: Study, pairs: Sequence[Pair], claims: Sequence[Claim]) -> None:
     """Write `table.csv` for people and `comparison.json` for programs: every number, pair, curve and claim."""
     write_bytes(context.directory / "table.csv", tables.table_csv(study).encode())
-    numbers = {
-        label: {key: _json(estimate(number)) | {"by_seed": number.values} for key, number in found.items()}
-        for label, found in study.numbers.items()
-    }
-    anytime = {label: {share: number.values for share, number in shares.items()} for label, shares in study.anytime.items()}
     write_json(
         context.directory / "comparison.json",
         {
             "anchors": asdict(study.anchors),
             "modes": None if study.modes is None else asdict(study.modes),
-            "numbers": numbers,
-            "frechet_distance_at_share": anytime,
-            "frechet_distance_by_calls": {
-                label: {calls: number.values for calls, number in found.items()} for label, found in study.by_calls.items()
-            },
-            "frechet_distance_of_last_weights": {label: number.values for label, number in study.raw.items()},
+            "numbers": {label: _numbers_json(found) for label, found in study.numbers.items()},
+            "frechet_distance_at_share": {label: _numbers_json(found) for label, found in study.anytime.items()},
+            "frechet_distance_by_calls": {label: _numbers_json(found) for label, found in study.by_calls.items()},
+            "frechet_distance_of_last_weights": _numbers_json(study.raw),
             "frechet_distance_by_space": study.distances,
-            "kendall_tau": [[*spaces, _json(estimate(tau))] for spaces, tau in study.agreement.items()],
+            "kendall_tau": [[*spaces, _json(tau)] for spaces, tau in study.agreement.items()],
             "pairs": [_pair_json(pair) for pair in pairs],
             "claims": [asdict(claim) for claim in claims],
         },
@@ -232,7 +226,8 @@ def _write_agreement(context: Context, study: Study) -> None:
         "Does the order depend on who looks?",
         ["model", *study.distances],
         tables.rank_rows(study),
-        caption="Rank by Fréchet distance in the features of each extractor and in the leading components of the pixels.",
+        caption="Rank by Fréchet distance, mean over trainings, in the features of each extractor and in the leading components "
+        "of the pixels.",
     )
     context.section.table(
         "Agreement of the orders",
@@ -244,10 +239,13 @@ def _write_agreement(context: Context, study: Study) -> None:
 
 
 def _of_orders(study: Study) -> str:
-    counts = {len(tau.values) for tau in study.agreement.values()}
-    if max(counts, default=0) < LEAST_SEEDS:
-        return f"of the mean distances; with fewer than {LEAST_SEEDS} seeds in common it has no interval"
-    return f"the mean over the orders of {max(counts)} seeds with its 95 % t interval"
+    counts = {tau.num_seeds for tau in study.agreement.values() if tau.method == "seeds"}
+    if not counts:
+        return f"of the mean distances; with fewer than {LEAST_SEEDS} trainings of each model it has no interval"
+    return (
+        f"the mean over the orders of {max(counts)} trainings of each model, not of the mean distances, with its 95 % t interval "
+        "(none where all agree)"
+    )
 
 
 def _intervals() -> str:
@@ -261,6 +259,10 @@ def _intervals() -> str:
 
 def _markdown(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _numbers_json(found: Mapping[Any, Sampled]) -> dict[Any, dict[str, Any]]:
+    return {key: _json(estimate(number)) | {"by_seed": number.values} for key, number in found.items()}
 
 
 def _json(found: Estimate) -> dict[str, Any]:

@@ -6,22 +6,21 @@ Legend: N images, C channels, H height, W width, F features.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.contract import Context, read_events
-from stages.common.images.evaluation import Evaluator, check_comparable, rank_agreement
+from stages.common.images.evaluation import Evaluator, check_comparable, measuring, rank_agreement
 from stages.common.images.features import Extractor, load_extractors
 from stages.common.images.grid import Split, load_grid, load_split
 from stages.common.images.spread import RANGES
 from stages.common.metrics.frechet_distance import frechet
-from stages.common.verdicts import LEAST_SEEDS, Sampled
+from stages.common.verdicts import LEAST_SEEDS, Estimate, Sampled, estimate
 from stages.image.compare.config import Config
 from stages.image.compare.judges import main_extractor
-from stages.image.compare.models import RAW, SHARES, Contestant, Run
+from stages.image.compare.models import END, RAW, SHARES, Contestant, Run
 from stages.image.compare.modes import ModeJudge, anchors_of, mode_numbers
 from stages.image.compare.paths import path_numbers
 from stages.image.compare.references import TO_TRAIN, References
@@ -52,6 +51,7 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Label -> seed -> what the evaluator returned."""
 
 
+@measuring("the models' samples")
 def measure(config: Config, context: Context, contestants: Sequence[Contestant], judge: ModeJudge | None = None) -> Study:
     """Measure every model's samples in every space and gather all numbers; modes too, where `judge` can tell them.
 
@@ -66,33 +66,33 @@ def measure(config: Config, context: Context, contestants: Sequence[Contestant],
     results = _evaluate(context, contestants, evaluator)
     references = References.of(main, train=train.images, unseen=real.images, evaluator=evaluator)
 
-    def distances(one: Contestant, sample_set: str) -> Sampled:
-        return references.distances(one.samples(sample_set))
+    def distances(one: Contestant, sample_sets: Iterable[str]) -> dict[str, Sampled]:
+        return {name: references.distances(found) for name in sample_sets if (found := one.samples(name))}
 
+    numbers = {
+        one.label: _numbers(one, results[one.label], references, config.split)
+        | path_numbers(one, main)
+        | (mode_numbers(one, judge) if judge else {})
+        for one in contestants
+    }
     models = [one for one in contestants if one.is_model]
-    anytime = {one.label: {share: found for share in SHARES if (found := distances(one, share)).values} for one in models}
-    anytime = {label: shares for label, shares in anytime.items() if len(shares) > 1}
-    raw = {one.label: found for one in models if (found := distances(one, RAW)).values}
+    anytime = {one.label: found for one in models if (found := distances(one, (share for share in SHARES if share != END)))}
+    raw = {one.label: found[RAW] for one in models if (found := distances(one, (RAW,)))}
     by_calls = {one.label: {calls: references.distances(sets) for calls, sets in one.shorter_paths().items()} for one in models}
     means = _mean_distances(results)
     return Study(
         grid=load_grid(images),
         contestants=contestants,
         anchors=_anchors(results, main, references),
-        numbers={
-            one.label: _numbers(one, results[one.label], references, config.split)
-            | path_numbers(one, main)
-            | (mode_numbers(one, judge) if judge else {})
-            for one in contestants
-        },
-        anytime=anytime,
+        numbers=numbers,
+        anytime={label: found | {END: numbers[label]["fd"]} for label, found in anytime.items()},
         raw=raw,
         by_calls={label: found for label, found in by_calls.items() if found},
         distances={
             space: {label: float(found["spaces"][space]["values"]["frechet_distance"]) for label, found in means.items()}
             for space in next(iter(means.values()))["spaces"]
         },
-        agreement=agreement_of(results, means),
+        agreement=agreement_of(results),
         split=config.split,
         tolerance=config.budget_tolerance,
         num_resamples=config.num_resamples,
@@ -246,16 +246,20 @@ def _certain(values: dict[int, float]) -> Sampled:
     return Sampled(values, dict.fromkeys(values, math.nan))
 
 
-def agreement_of(results: Results, means: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Sampled]:
-    """Return how far the orders of each two spaces agree, seed by seed, or with too few seeds in common by mean distances."""
-    shared = sorted(set[int].intersection(*(set(found) for found in results.values())))
-    if len(shared) < LEAST_SEEDS:
-        return {pair: _certain({0: tau}) for pair, tau in rank_agreement(means).items()}
-    by_seed = {seed: rank_agreement({label: found[seed] for label, found in results.items()}) for seed in shared}
-    return {
-        pair: replace(_certain({seed: found[pair] for seed, found in by_seed.items()}), bounds=(-1.0, 1.0))
-        for pair in by_seed[shared[0]]
-    }
+def agreement_of(results: Results) -> dict[tuple[str, str], Estimate]:
+    """Return how far the orders of each two spaces agree (Kendall's tau).
+
+    From LEAST_SEEDS trainings of every model on, the orders are those of the first trainings, of the second ones, and so on, and
+    tau is their mean with its interval. With fewer, the order is that of the mean distances and there is no interval.
+    """
+    trainings = list(zip(*(found.values() for found in results.values()), strict=False))
+    if len(trainings) < LEAST_SEEDS:
+        taus = rank_agreement(_mean_distances(results))
+        nothing = {"low": math.nan, "high": math.nan, "num_seeds": len(trainings), "method": "none"}
+        return {pair: Estimate(mean=tau, **nothing) for pair, tau in taus.items()}
+    orders = [rank_agreement(dict(zip(results, of_one, strict=True))) for of_one in trainings]
+    values = {pair: {number: order[pair] for number, order in enumerate(orders)} for pair in orders[0]}
+    return {pair: estimate(Sampled(taus, dict.fromkeys(taus, math.nan), (-1.0, 1.0))) for pair, taus in values.items()}
 
 
 def _mean_distances(results: Results) -> dict[str, dict[str, Any]]:

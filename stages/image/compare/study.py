@@ -149,7 +149,7 @@ class Study:
         raw: label -> Fréchet distance of the weights after the last step, without the average.
         by_calls: label -> calls of the network for a sample, fewer than usual -> Fréchet distance.
         distances: space (an extractor or pixels) -> label -> Fréchet distance, mean over seeds.
-        agreement: pair of spaces -> Kendall's tau of the two rankings, of each seed's trainings or, with too few, of the means.
+        agreement: pair of spaces -> Kendall's tau of the two rankings; see `scores.agreement_of`.
         split: what samples are held against and bits are measured on.
         tolerance: of the budget, for a verdict.
         num_resamples, seed: of the bootstrap.
@@ -164,7 +164,7 @@ class Study:
     anytime: Mapping[str, Mapping[str, Sampled]]
     raw: Mapping[str, Sampled]
     distances: Mapping[str, Mapping[str, float]]
-    agreement: Mapping[tuple[str, str], Sampled]
+    agreement: Mapping[tuple[str, str], Estimate]
     split: str
     tolerance: float
     num_resamples: int
@@ -202,7 +202,7 @@ class Study:
         return None if one is None or other is None else unpaired(one, other, pool)
 
     @cached_property
-    def known_bits(self) -> dict[tuple[str, str], Difference | None]:
+    def known_bits(self) -> dict[tuple[str, str], Difference]:
         """Differences in bits that were computed already, by labels: a bootstrap takes its time."""
         return {}
 

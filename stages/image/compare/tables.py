@@ -96,8 +96,7 @@ def rank_rows(study: Study) -> list[Row]:
 
 def agreement_rows(study: Study) -> list[Row]:
     """Return Kendall's tau for each pair of spaces; None where a space puts all models at one place."""
-    found = {pair: estimate(tau) for pair, tau in study.agreement.items()}
-    return [[*pair, None if math.isnan(tau.mean) else plus_minus(tau)] for pair, tau in found.items()]
+    return [[*pair, None if math.isnan(tau.mean) else plus_minus(tau)] for pair, tau in study.agreement.items()]
 
 
 def table_csv(study: Study) -> str:

@@ -49,7 +49,7 @@ def make_plan(config: Config, context: Context) -> Plan:
         name, license_, prose, origin = "your own images", config.license, "", open_files(config.patterns)
     else:
         named = load_card(config.card or "")
-        card = named.block(ImageCard)
+        card = named.parsed(ImageCard)
         name, license_, prose, origin = named.name, named.license, named.prose, open_card(card, context)
     validation = config.validation_fraction or card.validation_fraction
     test = config.test_fraction or card.test_fraction

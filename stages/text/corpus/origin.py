@@ -41,7 +41,7 @@ def open_origin(config: Config, context: Context) -> Origin:
             items=records_of_files(local_files(config.patterns), reader=None, cut=cut_of(config, card)),
         )
     named = load_card(config.card or "")
-    card = named.block(TextCard)
+    card = named.parsed(TextCard)
     source, items = records_of_card(card, cut=cut_of(config, card), context=context)
     return Origin(
         name=named.name,
