@@ -1,4 +1,4 @@
-"""Every data card for images parses, is pinned, and is told apart from the cards for text."""
+"""Every data card for images parses, says what its grid is, and is told apart from the cards for text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_card_is_for_text_or_for_images_and_all_image_cards_are_there():
 
 
 @pytest.mark.parametrize("name", IMAGE_CARDS)
-def test_a_card_is_complete_pinned_and_says_what_its_grid_is(name):
+def test_a_card_is_complete_and_says_what_its_grid_is(name):
     card = load_card(name)
     assert [key for key in NEEDED if key not in card.front_matter] == []
     block = card.parsed(ImageCard)
@@ -56,6 +56,14 @@ def test_a_card_is_complete_pinned_and_says_what_its_grid_is(name):
         assert heading in card.prose
     assert re.search(r"/work|http://|https://", card.prose) is None
     assert card.license not in ("", "other")
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "fashion-mnist-16"])
+def test_the_cards_of_the_hub_make_the_same_images_and_splits_as_those_of_debian(name):
+    """All but where the images come from: the Hub's own data name their classes."""
+    ours, theirs = (load_card(card).parsed(ImageCard) for card in (name, f"{name}-hub"))
+    source = {"sources", "reader", "classes"}
+    assert ours.model_dump(exclude=source) == theirs.model_dump(exclude=source)
 
 
 def test_a_package_that_may_be_installed_pins_its_members_one_by_one():
