@@ -173,6 +173,8 @@ def test_images_without_a_label_are_left_out():
 def test_more_labels_than_a_class_has_are_refused():
     with pytest.raises(DataError, match="num_labels is 8, but class 'b' has 7"):
         label_subset(split([9, 7]), ("a", "b"), num_labels=8, seed=1)
+    with pytest.raises(DataError, match="class 'b' has no labelled train image; take more images"):
+        label_subset(split([9, 0]), ("a", "b"), num_labels=None, seed=1)
 
 
 def test_images_without_classes_are_refused():

@@ -42,10 +42,11 @@ def label_subset(train: Split, classes: Sequence[str], *, num_labels: int | None
     counts = torch.bincount(known.labels, minlength=len(classes))
     least = int(counts.argmin())
     if counts[least] < (num_labels or 1):
-        advice = f"set num_labels to {int(counts[least])} at most, or take more images" if counts[least] else "take more images"
+        name, found = classes[least], int(counts[least])
+        if not found:
+            raise DataError(f"class '{name}' has no labelled train image; take more images")
         raise DataError(
-            f"{num_labels or 1} labelled train images of each class are needed, but class '{classes[least]}' has "
-            f"{int(counts[least])}; {advice}"
+            f"num_labels is {num_labels}, but class '{name}' has {found} train images; set at most {found}, or take more images"
         )
     if num_labels is None:
         return known
