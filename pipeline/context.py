@@ -32,6 +32,7 @@ class Context:
         process_index, num_processes: this process among those of the stage; `is_main` is true for index 0.
         threads: CPU threads that this process may use.
         offline: true when the user forbade the network.
+        deterministic: true when the user wants algorithms that give the same bits each time, on a GPU too.
         facts: what the engine knows about this run; `sources` are those of the artifact's identity.
         section: the stage's part of the report.
         events: the event log (use `log` and `progress`; `events.rewind(step)` after a resume).
@@ -46,6 +47,7 @@ class Context:
         num_processes: int = 1,
         threads: int = 1,
         offline: bool = False,
+        deterministic: bool = False,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
@@ -54,6 +56,7 @@ class Context:
         self.num_processes = num_processes
         self.threads = threads
         self.offline = offline
+        self.deterministic = deterministic
         self.facts = dict(facts or {})
         self.section = Section()
         self.events = EventLog(directory / "events.jsonl", silent=process_index != 0)

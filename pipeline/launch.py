@@ -36,7 +36,7 @@ LAUNCH_CONFIG = ".accelerate.yaml"
 
 
 class Launch(BaseModel):
-    """How a stage runs; nothing here changes what it computes."""
+    """How a stage runs; nothing here changes what it computes, but for rounding."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,6 +46,9 @@ class Launch(BaseModel):
     """Number of GPUs that the stage gets: one for each process, or 0 to run on the CPU."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of each process; default: the cores shared out evenly."""
+    deterministic: bool = False
+    """On a GPU, take only algorithms that give the same bits each time (torch.use_deterministic_algorithms), some of them slower:
+    a resumed training can then end with the bits of an uninterrupted one. A CPU with as many threads needs nothing for that."""
     accelerate_config: str | None = None
     """Accelerate's YAML file for more than one process (see configs/launch/); default: one that follows from the above."""
     heartbeat_timeout_seconds: float = Field(900.0, gt=0)
@@ -85,6 +88,8 @@ def command_for(
     clean |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
     clean |= {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
     clean["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
+    if launch.deterministic:  # cuBLAS reads it when it is first used; ":4096:8" is NVIDIA's and torch's own advice
+        clean["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     clean["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), os.getcwd(), environment.get("PYTHONPATH", "")]))
     if launch.processes == 1:
         return Command([sys.executable, "-m", RANK, str(partial)], clean, None)

@@ -60,7 +60,7 @@ def main(partial: Path) -> int:
         return _fail(partial, index, describe_os_error(error), StageError.exit_code)
     except BaseException as error:
         traceback.print_exc()
-        return _fail(partial, index, f"{type(error).__name__}: {error}", StageError.exit_code)
+        return _fail(partial, index, f"{type(error).__name__}: {error}{_advice(job, error)}", StageError.exit_code)
     return 0
 
 
@@ -75,6 +75,7 @@ def _run(job: Job, partial: Path, index: int) -> None:
         num_processes=world,
         threads=threads_per_process(job.launch, job.cores),
         offline=job.offline,
+        deterministic=job.launch.deterministic,
         facts={"sources": job.identity.get("sources", [])},
     )
     context.listen_for_stop()
@@ -84,6 +85,13 @@ def _run(job: Job, partial: Path, index: int) -> None:
     context.finish()
     if context.is_main:
         write_json(partial / VERSIONS, _versions())
+
+
+def _advice(job: Job, error: BaseException) -> str:
+    """Return what our own launch setting has to do with an error of torch, if anything."""
+    if job.launch.deterministic and "deterministic" in str(error):
+        return f". Set stages.{job.node}.launch.deterministic=false: it computes what a GPU has no deterministic form of"
+    return ""
 
 
 def describe_os_error(error: OSError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutation_table import Mutation
 
 _IMAGE = "tests/image/"
+_ACCELERATOR = "tests/accelerator/test_accelerator.py::test_what_must_hold_on_a_gpu_holds_on_a_simulated_one"
 _PARTS = f"{_IMAGE}test_parts.py::"
 _TRAINING = f"{_IMAGE}test_training.py::"
 _FEATURES = f"{_IMAGE}test_features.py::"
@@ -96,6 +97,13 @@ DATASET = [
 ]
 
 TRAINING = [
+    Mutation("noise lies where the images are", "stages/common/images/noise.py",
+             "drawn = torch.randn(self._global_rows, *shape, generator=self._generator)\n        return drawn[self._rows].to(self._device)",
+             "drawn = torch.randn(self._global_rows, *shape, generator=self._generator)\n        return drawn[self._rows]", _ACCELERATOR),
+    Mutation("sums have a deterministic form on a GPU", "stages/common/images/sums.py",
+             "    if values.is_cpu:\n", "    if True:\n", _ACCELERATOR),
+    Mutation("deterministic algorithms are asked for", "stages/common/devices.py",
+             "    if context.deterministic:\n", "    if False:\n", _ACCELERATOR),
     Mutation("image: the card says how to load", "stages/common/images/family_report.py",
              '    lines += ["", usage_text(family)]\n', "",
              f"{_TRAINING}test_the_artifact_holds_samples_of_each_share_likelihood_and_cost"),

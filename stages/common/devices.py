@@ -68,7 +68,15 @@ def make_accelerator(context: Context, *, can_shard: bool = False) -> Accelerato
         )
     if accelerator.process_index != context.process_index:
         raise StageError(f"process {context.process_index} is number {accelerator.process_index} for Accelerate; check `launch:`")
+    if context.deterministic:
+        _use_deterministic_algorithms()
     return accelerator
+
+
+def _use_deterministic_algorithms() -> None:
+    """Let torch take deterministic algorithms only, in attention too, and refuse what has none."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it finds reads of unset memory, at the price of a write
 
 
 def resolve(context: Context, accelerator: Accelerator, key: str, decide: Callable[[], Any]) -> Any:

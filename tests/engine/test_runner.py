@@ -44,3 +44,33 @@ def test_gpus_are_looked_up_only_for_a_stage_that_wants_one(toys: Project, monke
         with pytest.raises(RecipeError, match="this machine has 0"):
             executor.check(wanting.values())
     assert len(asked) == 1
+
+
+EXACT = """
+    import os
+
+
+    def run(config, context):
+        if config.text == "fail":
+            raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation")
+        found = (context.deterministic, os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+        (context.directory / "out.txt").write_text(repr(found))
+"""
+
+
+@pytest.mark.slow
+def test_deterministic_algorithms_reach_the_stage_and_its_failure_says_what_to_set(project: Project) -> None:
+    project.stage("exact", EXACT)
+    project.recipe("""
+        name: r
+        stages:
+          a: {stage: toy.exact, text: a, launch: {deterministic: true}}
+          b: {stage: toy.exact, text: b}
+          c: {stage: toy.exact, text: fail, launch: {deterministic: true}}
+          d: {stage: toy.exact, text: fail, seed: 1}
+    """)
+    told = "".join(project.start("run", "recipe.yaml").communicate(timeout=120))
+    assert (project.root / "runs/r/a/out.txt").read_text() == "(True, ':4096:8')"
+    assert (project.root / "runs/r/b/out.txt").read_text() == "(False, None)"
+    assert "Set stages.c.launch.deterministic=false" in told
+    assert "stages.d.launch" not in told

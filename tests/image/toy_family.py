@@ -72,11 +72,11 @@ class ToyFamily(Family):
         return {"pixels": self.first}
 
     def sample(self, num_images, generator):
-        drawn = torch.multinomial(self.first.table.detach().softmax(1), num_images, replacement=True, generator=generator)
+        drawn = torch.multinomial(self.first.table.detach().cpu().softmax(1), num_images, replacement=True, generator=generator)
         return drawn.T.reshape(num_images, *self.grid.shape).to(torch.uint8)
 
     def likelihood(self, images, generator):
-        log_probs = self.first.table.detach().double().log_softmax(1)
+        log_probs = self.first.table.detach().cpu().double().log_softmax(1)
         bits = -log_probs.gather(1, images.flatten(1).long().T).mean(0) / torch.log(torch.tensor(2.0))
         return Likelihood(bits=bits, kind="exact", detail="independent values")
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional
 
+from stages.common.images.sums import running_sum
+
 LEAST_SIZE = 1e-3
 """Smallest width and height of a bin."""
 LEAST_SLOPE = 1e-3
@@ -88,4 +90,4 @@ def _pieces(values: Tensor, raw: Tensor, *, inverse: bool) -> _Piece:
 def _knots(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return where the bins begin and how large they are, both (..., N); the sizes are positive and sum to 1."""
     sizes = LEAST_SIZE + (1 - LEAST_SIZE * raw.shape[-1]) * raw.softmax(-1)
-    return functional.pad(sizes.cumsum(-1)[..., :-1], (1, 0)), sizes
+    return functional.pad(running_sum(sizes, -1)[..., :-1], (1, 0)), sizes

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.common.images.grid import quantise
+from stages.common.images.sums import running_sum
 
 MAX_CATEGORICAL_LEVELS = 32
 MIN_LOG_SCALE = -7.0
@@ -60,7 +61,7 @@ class Categorical(PixelDistribution):
 
     def sample(self, outputs: Tensor, uniform: Tensor) -> Tensor:
         # The level whose part of [0, 1) holds u. The last sum can round to less than 1: then the last level is taken.
-        reached = self._split(outputs).double().softmax(dim=2).cumsum(dim=2) <= uniform.unsqueeze(2)
+        reached = running_sum(self._split(outputs).double().softmax(dim=2), dim=2) <= uniform.unsqueeze(2)
         return reached.sum(dim=2).clamp(max=self.levels - 1).to(torch.uint8)
 
     def mean(self, outputs: Tensor) -> Tensor:
