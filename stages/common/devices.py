@@ -6,11 +6,12 @@ Whatever is probed here is decided once in the main process, kept in `resolved.j
 from __future__ import annotations
 
 import os
+import re
 import resource
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +28,10 @@ from stages.common import sharding
 DtypeName = Literal["float32", "bfloat16"]
 
 PEAK_FLOPS = {
-    "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12,
+    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12,
+    "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12,
 }  # fmt: skip
-"""Dense bfloat16 peak of GPUs by a part of their name, FLOP/s, from NVIDIA's data sheets (SXM, without sparsity)."""
+"""Dense bfloat16 peak of GPUs by words of their name, the first that fits, FLOP/s, from NVIDIA's data sheets (no sparsity)."""
 PROCESS_GROUP_TIMEOUT = timedelta(days=7)
 """How long a process waits for another. The libraries' own 10 to 30 minutes would end a stage whose main process measures for
 longer; a process that is really gone is noticed by the engine, from its silence."""
@@ -68,6 +70,7 @@ def make_accelerator(context: Context, *, can_shard: bool = False) -> Accelerato
         )
     if accelerator.process_index != context.process_index:
         raise StageError(f"process {context.process_index} is number {accelerator.process_index} for Accelerate; check `launch:`")
+    torch.backends.cudnn.allow_tf32 = False  # or float32 convolutions on a GPU keep 10 bits of 23; matrix products keep all
     if context.deterministic:
         _use_deterministic_algorithms()
     return accelerator
@@ -172,7 +175,7 @@ def known_peak(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    return next((peak for words, peak in PEAK_FLOPS.items() if re.search(rf"\b{words}\b", name)), None)
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -220,6 +223,16 @@ def compile_blocks(module: nn.Module) -> None:
     """
     for block in sharding.blocks_of(module):
         block.compile()
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Call compiled blocks as they are written: for all that is not a training step.
+
+    Shapes of an evaluation and the cache of sampling, which every layer has for itself, would use up the number of variants
+    that torch compiles of one function (torch._dynamo.config.recompile_limit), after which training steps run eagerly.
+    """
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _wait(device: torch.device) -> None:

@@ -156,7 +156,14 @@ def test_a_poisoned_gradient_stops_before_the_update(tmp_path, rows):
     assert torch.equal(training.model.head.weight, poisoned.before)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("tried 9 GiB"), RuntimeError("can't allocate memory: 9 GiB")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried 9 GiB"),
+        RuntimeError("can't allocate memory: 9 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`, 9 GiB"),
+    ],
+)
 def test_out_of_memory_names_the_key_to_lower(tmp_path, rows, error):
     training = make_training(tmp_path, rows)
 

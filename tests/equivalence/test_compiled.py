@@ -9,9 +9,14 @@ import torch
 
 from stages.common import devices
 from stages.common.loss import CausalLmLoss
+from stages.common.sharding import blocks_of
+from stages.text.pretrain import run
 from stages.text.pretrain.config import Config
+from stages.text.pretrain.evaluation import Evaluator
 from stages.text.pretrain.model import build_model, initialise, make_optimizers
 from stages.text.pretrain.shape import learning_rates, shape_of
+from tests.equivalence.inputs import STAGE, TINY, make_inputs
+from tests.harness import run_stage
 
 
 def losses(model, config, shape, *, compiled):
@@ -46,3 +51,32 @@ def test_compiled_training_follows_eager_training():
     eager = losses(copy.deepcopy(model), config, shape, compiled=False)
     assert losses(model, config, shape, compiled=True) == pytest.approx(eager, rel=1e-4)
     assert not [name for name in model.state_dict() if "_orig_mod" in name]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")  # the compiler's own
+def test_evaluations_and_samples_leave_the_compiler_to_the_training(tmp_path, monkeypatch):
+    calls, elsewhere, steps = [], [], 3
+
+    def counting(graph, inputs):
+        return lambda *args: calls.append(1) or graph.forward(*args)
+
+    def watched(original):
+        def call(*args):
+            before = len(calls)
+            found = original(*args)
+            elsewhere.append(len(calls) - before)
+            return found
+
+        return call
+
+    monkeypatch.setattr(devices, "decide_compile", lambda wanted, device: (True, "on"))
+    monkeypatch.setattr(devices, "compile_blocks", lambda module: [b.compile(backend=counting) for b in blocks_of(module)])
+    for owner, name in ((Evaluator, "score"), (Evaluator, "samples"), (run, "save_model")):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    values = TINY | {"num_steps": steps, "num_evaluations": 2, "prompts": ["the "], "dtype": "float32"}
+    run_stage(STAGE, tmp_path / "artifact", values, make_inputs(tmp_path))
+    assert len(elsewhere) >= 6
+    assert not any(elsewhere)
+    assert len(calls) >= steps * TINY["depth"]
+    assert len(calls) % steps == 0, "a step ran without the compiler"

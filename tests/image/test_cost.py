@@ -82,3 +82,19 @@ def test_a_family_reports_training_memory_images_in_a_second_and_the_share_of_a_
     assert metrics["mfu"]["value"] == facts["mfu"]
     assert metrics["training_memory_gib"]["value"] == facts["peak_memory_gib"] < 0.5, "the libraries alone take as much"
     assert "peak_memory_gib" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)
+def test_the_peak_is_that_of_the_gpu_and_not_of_one_with_a_similar_name(name, peak, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert devices.known_peak(torch.device("cuda")) == peak

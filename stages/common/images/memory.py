@@ -18,6 +18,9 @@ from pipeline.errors import StageError
 
 T = TypeVar("T")
 
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Words of a RuntimeError: of the CPU's allocator, and of what CUDA's libraries allocate themselves."""
+
 _STATUS = Path("/proc/self/status")
 
 
@@ -104,7 +107,9 @@ def halvings(batch_size: int, num_processes: int) -> list[int]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory could not be had: GPU, CPU (a plain RuntimeError that says so) or Python itself."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def reason_of(error: BaseException) -> str:

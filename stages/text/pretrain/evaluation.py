@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.contract import Context
-from stages.common import sharding
+from stages.common import devices, sharding
 from stages.common.documents import Documents
 from stages.common.generation import generate_texts
 from stages.common.scoring import score_documents
@@ -103,7 +103,8 @@ class Evaluator:
         mine = range(self.accelerator.process_index, size, self.accelerator.num_processes)
         nll = torch.zeros(size, dtype=torch.float64, device=self.accelerator.device)
         if any(documents.tokens[index] for index in mine):
-            found = self._nll([documents.tokens[index] for index in mine], split)
+            with devices.uncompiled():
+                found = self._nll([documents.tokens[index] for index in mine], split)
             nll[mine.start :: mine.step] = torch.from_numpy(found).to(nll.device)
         total = self.accelerator.reduce(nll, "sum").cpu().numpy()
         lengths = np.array([len(tokens) for tokens in documents.tokens], np.int64)
@@ -130,13 +131,14 @@ class Evaluator:
         if room < 1:
             return []
         self.context.phase("writing samples")
-        texts = generate_texts(
-            self.model,
-            self.tokenizer,
-            self.config.prompts,
-            seed=self.config.seed,
-            max_new_tokens=min(self.config.sample_tokens, room),
-            temperature=0.8,
-            top_k=50,
-        )
+        with devices.uncompiled():
+            texts = generate_texts(
+                self.model,
+                self.tokenizer,
+                self.config.prompts,
+                seed=self.config.seed,
+                max_new_tokens=min(self.config.sample_tokens, room),
+                temperature=0.8,
+                top_k=50,
+            )
         return [prompt + text for prompt, text in zip(self.config.prompts, texts, strict=True)]

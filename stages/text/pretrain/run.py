@@ -90,7 +90,8 @@ def run(config: Config, context: Context) -> None:
     )
     if context.is_main:
         context.phase("saving the model, loading it again")
-        difference = save_model(evaluator.model, context.input("tokenizer") / "tokenizer", context.directory)
+        with devices.uncompiled():  # on the CPU, for which nobody asked the compiler
+            difference = save_model(evaluator.model, context.input("tokenizer") / "tokenizer", context.directory)
         context.phase("measuring xz, bigrams and the speed of the machine")
         write_report(config, context, evaluator.model, stores, outcome, reload_difference=difference)
     devices.wait_for_everyone(context, accelerator)
