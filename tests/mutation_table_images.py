@@ -191,7 +191,7 @@ TRAINING = [
              "    if steps < LEAST_STEPS:\n", "    if False:\n",
              f"{_TRAINING}test_a_budget_buys_whole_steps_and_too_small_a_one_says_what_is_needed"),
     Mutation("image: out of memory is told", "stages/common/images/memory.py",
-             'isinstance(error, torch.OutOfMemoryError | MemoryError) or "can\'t allocate memory" in str(error)', "False",
+             "any(words in str(error) for words in _OUT_OF_MEMORY)", "False",
              f"{_TRAINING}test_out_of_memory_names_a_batch_that_was_tried_and_fits[training]"),
     Mutation("image: out of memory, tried", "stages/common/images/memory.py",
              "if _goes_through(attempt, size)", "if True", f"{_TRAINING}test_out_of_memory_names_a_batch_that_was_tried_and_fits[training]"),
@@ -304,9 +304,9 @@ FAMILIES = [
              "    unnamed = [p for p in fitting if p <= LARGEST_UNNAMED_PATCH]\n", "    unnamed = fitting\n",
              f"{_IMAGE}test_unet.py::test_without_a_patch_size_larger_images_get_patches_that_fit"),
     Mutation("image: the GPU recipe's networks see every pixel", "configs/images_gpu.yaml",
-             "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 100000.0\n"
+             "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 30000.0\n"
              "    batch_size: 256\n    learning_rate: 0.0005\n    patch_size: 1 ",
-             "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 100000.0\n"
+             "  flow_matching:\n    stage: stages.image.flow_matching\n    needs: {images: images}\n    budget_tflop: 30000.0\n"
              "    batch_size: 256\n    learning_rate: 0.0005\n    patch_size: 2 ",
              f"{_IMAGE}test_recipe_networks.py::test_networks_have_the_size_and_the_cost_that_was_worked_out[images_gpu-flow_matching]"),
     Mutation("image: groups of two channels", "stages/common/images/unet.py",
